@@ -1,0 +1,244 @@
+"""From what users have (files, arrays, tensors) to windows that a network takes.
+
+Conventions:
+    - Signals are floating point with full scale ±1, time on the last axis; integers are scaled by their type.
+    - Rates are in Hz, durations in seconds, and counts in samples of the rate that they belong to.
+    - A clip is cut into windows at its own rate and each window is resampled by itself, so that memory does not
+      grow with the length of a file and a file scores as the array in it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil
+from pathlib import Path
+from typing import Any, Protocol, Union
+
+import julius
+import numpy as np
+import soundfile as sf
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+MIN_SECONDS = 0.1
+"""Shorter clips are not scored."""
+SILENCE_PEAK = 1e-4
+"""A window that stays below this (-80 dBFS) is silence and is not scored."""
+MAX_PEAK = 8.0
+"""Beyond this (+18 dBFS) samples cannot be floating point audio: integers that were not scaled, most likely."""
+SAMPLE_RATES = (2000, 768000)
+"""Lowest and highest accepted rate, in Hz."""
+MAX_CHANNELS = 64
+_RESAMPLE_MARGIN = 32
+"""Zeros around a window before resampling, in samples of the lower of both rates (the filter reaches 24)."""
+
+Channel = Union[str, int]
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class AudioError(ValueError):
+    """A clip that cannot be scored; the message says why."""
+
+
+class Clip(Protocol):
+    """One clip: what it is, and its samples on demand."""
+
+    samples: int
+    sample_rate: int
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Samples `start` to `stop` as mono float32 of shape `(stop - start,)`."""
+        ...
+
+
+@dataclass
+class ArrayClip:
+    """A clip in memory (or memory-mapped): `(time,)`, or `(channels, time)` to be mixed down."""
+
+    data: Array | Tensor
+    samples: int
+    sample_rate: int
+    channel: Channel | None = None
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Samples `start` to `stop`; differentiable with respect to a tensor."""
+        part = self.data[..., start:stop]
+        signal = part if isinstance(part, Tensor) else torch.from_numpy(_native(part))
+        signal = _to_full_scale(signal)
+        return signal if self.channel is None else _mix_down(signal, self.channel)
+
+
+class FileClip:
+    """A clip in an audio file that libsndfile reads; only the wanted window is ever in memory.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        AudioError: If it is not an audio file, or has unlikely properties.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], channel: Channel) -> None:
+        if not os.path.exists(path):
+            raise FileNotFoundError(f"no such file: {os.fspath(path)!r}")
+        if os.path.isdir(path):
+            raise AudioError(f"is a folder, not a file: {os.fspath(path)!r}")
+        try:
+            self._file = sf.SoundFile(os.fspath(path))
+        except (sf.SoundFileError, OSError, TypeError, ValueError) as error:
+            raise AudioError(f"not a readable audio file ({_reason(error)})") from error
+        self.samples, self.sample_rate, self.channel = self._file.frames, self._file.samplerate, channel
+        if self._file.channels > MAX_CHANNELS:
+            raise AudioError(f"{self._file.channels} channels; at most {MAX_CHANNELS} are read")
+        check_sample_rate(self.sample_rate)
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Samples `start` to `stop`.
+
+        Raises:
+            AudioError: If the file ends or breaks before.
+        """
+        try:
+            self._file.seek(start)
+            block = self._file.read(stop - start, dtype="float32", always_2d=True)
+        except (sf.SoundFileError, OSError, RuntimeError) as error:
+            raise AudioError(f"damaged audio file ({_reason(error)})") from error
+        if len(block) < stop - start:
+            raise AudioError(f"damaged audio file (it ends after {start + len(block)} of {self.samples} samples)")
+        return _mix_down(torch.from_numpy(np.ascontiguousarray(block.T)), self.channel)
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "error_string", error)).strip(" .\n")
+
+
+def _native(array: Array) -> Array:
+    """An own copy that torch takes: native byte order, positive strides, writable, no unsigned 16 or 32 bit."""
+    if array.dtype.kind == "u" and array.dtype.itemsize in (2, 4):
+        bits = 8 * array.dtype.itemsize
+        return (array.astype(np.float64) / 2 ** (bits - 1) - 1).astype(np.float32)
+    return np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
+
+
+def _to_full_scale(signal: Tensor) -> Tensor:
+    """Float32 at full scale ±1."""
+    if signal.is_floating_point():
+        return signal.float()
+    if signal.dtype == torch.uint8:
+        return signal.float() / 128 - 1
+    if signal.dtype in (torch.int8, torch.int16, torch.int32):
+        return (signal.double() / -float(torch.iinfo(signal.dtype).min)).float()
+    raise ValueError(f"`audio` must be floating point or 8, 16 or 32 bit integer, got {signal.dtype}")
+
+
+def _mix_down(signal: Tensor, channel: Channel) -> Tensor:
+    """Mean of the channels `(channels, time)`, or one of them."""
+    if channel == "mean":
+        return signal.mean(dim=0)
+    index = 0 if channel == "first" else int(channel)
+    if index >= signal.shape[0]:
+        raise AudioError(f"has {signal.shape[0]} channels, no channel {index}")
+    return signal[index]
+
+
+def check_channel(channel: Channel) -> Channel:
+    """Return a valid channel choice: "mean", "first" or an index (a number in text is one too).
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    if channel in ("mean", "first"):
+        return channel
+    if not isinstance(channel, bool) and str(channel).isdigit():
+        return int(channel)
+    raise ValueError(f"`channel` must be 'mean', 'first' or the number of a channel (0, 1, ...), got {channel!r}")
+
+
+def check_sample_rate(sample_rate: float | None) -> int:
+    """Return the rate as an integer.
+
+    Raises:
+        ValueError: If it is missing, not a whole number, or outside `SAMPLE_RATES`.
+    """
+    low, high = SAMPLE_RATES
+    if sample_rate is None:
+        raise ValueError("`sample_rate` (Hz) is required for arrays and tensors: it is never guessed")
+    if isinstance(sample_rate, bool) or int(sample_rate) != sample_rate or not low <= sample_rate <= high:
+        raise AudioError(f"`sample_rate` must be a whole number of Hz from {low} to {high}, got {sample_rate!r}")
+    return int(sample_rate)
+
+
+def check_clip(clip: Clip) -> None:
+    """Check what is known before reading.
+
+    Raises:
+        AudioError: If the clip is empty or too short.
+    """
+    if clip.samples == 0:
+        raise AudioError("empty: there are no samples")
+    seconds = clip.samples / clip.sample_rate
+    if seconds < MIN_SECONDS:
+        hint = " (is time the last axis?)" if isinstance(clip, ArrayClip) and clip.samples <= 8 else ""
+        raise AudioError(f"too short: {seconds:.4f} s is less than {MIN_SECONDS} s{hint}")
+
+
+def check_window(peak: float) -> None:
+    """Check the peak of a window that was read (NaN and Inf show in it).
+
+    Raises:
+        AudioError: If samples are not finite or far beyond full scale.
+    """
+    if not np.isfinite(peak):
+        raise AudioError("contains NaN or infinite samples")
+    if peak > MAX_PEAK:
+        raise AudioError(f"peak {peak:.4g} is far beyond full scale ±1: scale integer samples (int16: / 32768)")
+
+
+def is_path(item: object) -> bool:
+    """Whether an input names a file."""
+    return isinstance(item, (str, bytes, Path, os.PathLike))
+
+
+def window_bounds(clip: Clip, seconds: float) -> Sequence[tuple[int, int]]:
+    """Windows of equal length, spread evenly from the first to the last sample, overlapping by at least 1/12.
+
+    A clip that fits one window is that window.
+    """
+    window = round(seconds * clip.sample_rate)
+    if clip.samples <= window:
+        return [(0, clip.samples)]
+    count = ceil((clip.samples - window) / (window * 11 // 12)) + 1
+    last = clip.samples - window
+    return [(start, start + window) for start in (round(i * last / (count - 1)) for i in range(count))]
+
+
+def resample(signals: Tensor, old_rate: int, new_rate: int) -> Tensor:
+    """Resample by band-limited (windowed sinc) interpolation; differentiable, any device.
+
+    The signal is taken as zero before and after, so that padding with zeros changes nothing. A ratio of rates
+    with large terms is rounded to the nearest with terms up to 1,000 (an error below 0.1 %, and none for common
+    rates), as the filter bank grows with the square of them.
+
+    Shape:
+        - signals: `(batch, time)`
+        - return: `(batch, ceil(time * new_rate / old_rate))`
+
+    Source: Smith, "Digital Audio Resampling", by way of `julius.resample_frac`.
+    """
+    ratio = Fraction(new_rate, old_rate).limit_denominator(1000)
+    if ratio == 1:
+        return signals
+    new, old = ratio.numerator, ratio.denominator
+    blocks = ceil(_RESAMPLE_MARGIN * max(1, old / new) / old)  # whole blocks, so that the grid stays in place
+    padded = F.pad(signals, (blocks * old, blocks * old))
+    length = resampled_length(signals.shape[-1], old_rate, new_rate)
+    out = julius.resample_frac(padded, old, new, output_length=length + blocks * new)
+    return out[..., blocks * new :]
+
+
+def resampled_length(samples: int, old_rate: int, new_rate: int) -> int:
+    """Number of samples that `resample` makes of so many."""
+    ratio = Fraction(new_rate, old_rate).limit_denominator(1000)
+    return ceil(samples * ratio)

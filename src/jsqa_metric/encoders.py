@@ -1,0 +1,139 @@
+"""The two encoders: waveform or spectrogram in, frames of features out, masked throughout.
+
+Both take `(batch, samples)` and lengths `(batch,)` in samples, and return features `(batch, channels, frames)`,
+zero outside the mask, and the mask `(batch, frames)`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from jsqa_metric.layers import MaskedBatchNorm, SelfAttention, apply_mask, length_mask, masked_convolution
+
+
+class WaveformEncoder(nn.Module):
+    """The 1-D CNN of JSQA and CDPAM: 16 layers, kernel 15; every 4th doubles the channels and halves time.
+
+    The paper drops every second sample after such a layer; a stride of 2 computes the same at half the cost.
+    Width 64 gives the paper's size: 26 M parameters, 1,024 channels.
+
+    Args:
+        width: Channels of the first layer; the output has 16 times as many.
+
+    Source: Fan and Williamson 2025; Manocha et al. 2021 (CDPAM).
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.convolutions, self.norms = nn.ModuleList(), nn.ModuleList()
+        channels = 1
+        for layer in range(1, 17):
+            new = width * 2 ** (layer // 4)
+            stride = 2 if layer % 4 == 0 else 1
+            self.convolutions.append(nn.Conv1d(channels, new, 15, stride, padding=7, bias=False))
+            self.norms.append(MaskedBatchNorm(new))
+            channels = new
+        self.channels = channels
+
+    def forward(self, wav: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode waveforms at the rate of the model."""
+        features = wav[:, None]
+        mask = length_mask(lengths, wav.shape[1])
+        for convolution, norm in zip(self.convolutions, self.norms):
+            features, mask = masked_convolution(features, mask, convolution, norm)
+            features = F.leaky_relu_(features, 0.2)
+        return features, mask
+
+
+def mel_filters(bands: int, n_fft: int, sample_rate: int) -> Tensor:
+    """Triangular filters of unit height, evenly spaced on the HTK mel scale from 0 Hz to half the rate.
+
+    Shape: `(bands, n_fft // 2 + 1)`.
+    """
+    top = 2595 * math.log10(1 + sample_rate / 2 / 700)
+    edges = 700 * (10 ** (torch.linspace(0, top, bands + 2, dtype=torch.float64) / 2595) - 1)
+    # a low band narrower than two bins would see nothing: widen it to its neighbouring bins
+    bin_hz = sample_rate / n_fft
+    frequencies = torch.arange(n_fft // 2 + 1, dtype=torch.float64) * bin_hz
+    centre = edges[1:-1, None]
+    below = (centre - edges[:-2, None]).clamp(min=bin_hz)
+    above = (edges[2:, None] - centre).clamp(min=bin_hz)
+    distance = frequencies - centre
+    return (1 - torch.where(distance < 0, -distance / below, distance / above)).clamp(min=0).float()
+
+
+class LogMel(nn.Module):
+    """Log-mel power spectrogram: windows of 32 ms (Hann), a hop of 16 ms, dB relative to a full-scale sine.
+
+    Frame k is centred on sample `k * hop`; beyond its ends a clip counts as silence.
+    """
+
+    window: Tensor
+    filters: Tensor
+
+    def __init__(self, sample_rate: int, bands: int) -> None:
+        super().__init__()
+        self.n_fft = 2 ** round(math.log2(0.032 * sample_rate))
+        self.hop = self.n_fft // 2
+        window = torch.hann_window(self.n_fft, dtype=torch.float32)
+        self.register_buffer("window", window, persistent=False)
+        self.register_buffer("filters", mel_filters(bands, self.n_fft, sample_rate), persistent=False)
+        self.scale = (2 / float(window.sum())) ** 2
+
+    def forward(self, wav: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """`(batch, samples)` to `(batch, bands, frames)`, about -2..2, and its mask."""
+        half = self.n_fft // 2
+        # as many zeros after each clip as a lone one gets from the padding
+        spectrum = torch.stft(
+            F.pad(wav, (half, half)), self.n_fft, self.hop, window=self.window, center=False, return_complex=True
+        )
+        power = torch.view_as_real(spectrum).square().sum(dim=-1)  # not abs(): finite gradient at zero
+        level_db = 10 * torch.log10((self.filters * self.scale) @ power + 1e-10)
+        mask = length_mask(lengths // self.hop + 1, level_db.shape[-1])
+        return apply_mask((level_db + 50) / 25, mask), mask
+
+
+class SpectrogramEncoder(nn.Module):
+    """Log-mel, 2-D convolutions that halve bands and time, then self-attention over 16 frames a second.
+
+    Args:
+        sample_rate: Rate of the input, in Hz.
+        bands: Mel bands.
+        width: Channels of the first convolution.
+        channels: Features per frame.
+        layers: Self-attention layers.
+        dropout: Share of features dropped in training.
+    """
+
+    def __init__(
+        self, sample_rate: int, bands: int, width: int, channels: int, layers: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.front_end = LogMel(sample_rate, bands)
+        plan = [(width, (2, 1)), (width, (2, 2)), (2 * width, (1, 1)), (2 * width, (2, 1)), (4 * width, (2, 2))]
+        self.convolutions, self.norms, last = nn.ModuleList(), nn.ModuleList(), 1
+        for new, stride in plan:
+            self.convolutions.append(nn.Conv2d(last, new, 3, stride, padding=1, bias=False))
+            self.norms.append(MaskedBatchNorm(new))
+            last = new
+        self.flatten = nn.Linear(last * math.ceil(bands / 16), channels)
+        self.dropout = nn.Dropout(dropout)
+        self.attention = nn.ModuleList(SelfAttention(channels, 4, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(channels)
+        self.channels = channels
+
+    def forward(self, wav: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode waveforms at the rate of the model."""
+        features, mask = self.front_end(wav, lengths)
+        features = features[:, None]
+        for convolution, norm in zip(self.convolutions, self.norms):
+            features, mask = masked_convolution(features, mask, convolution, norm)
+            features = F.relu_(features)
+        frames = self.dropout(self.flatten(features.flatten(1, 2).transpose(1, 2)))
+        for layer in self.attention:
+            frames = layer(frames, mask)
+        return apply_mask(self.norm(frames).transpose(1, 2), mask), mask

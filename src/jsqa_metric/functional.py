@@ -1,0 +1,357 @@
+"""`score`, and the machinery that it shares with the metric class and the command.
+
+Conventions: a clip that cannot be scored (empty, too short, silent, not finite, far beyond full scale, unreadable)
+is NaN with a reason; an argument that makes no sense is a `ValueError`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar, Union
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from jsqa_metric import audio as au
+from jsqa_metric.hub import load_model, resolve_device
+from jsqa_metric.model import JSQAModel
+
+Path = Union[str, "os.PathLike[str]"]
+Audio = Union[Path, np.ndarray[Any, Any], Tensor, Sequence[Path], Sequence[np.ndarray[Any, Any]], Sequence[Tensor]]
+Source = Union[Path, au.Clip]
+T = TypeVar("T")
+
+BATCH_SIZE = 8
+"""Windows scored at once by default: memory for about 100 s of audio."""
+
+
+@dataclass(frozen=True)
+class WindowScore:
+    """Score of one window of a clip; NaN where the window is silent."""
+
+    start_s: float
+    end_s: float
+    mos: float
+
+
+@dataclass(frozen=True)
+class ScoreDetails:
+    """A clip's score with what it was made of.
+
+    Attributes:
+        mos: Mean opinion score in [1, 5]; NaN if the clip cannot be scored.
+        reason: Why the clip has no score, or None.
+        duration_s: Length of the clip in seconds; NaN if unknown.
+        sample_rate: Its rate in Hz; None if unknown.
+        windows: Scores over time; `mos` is the mean of those that are not NaN.
+    """
+
+    mos: float
+    reason: str | None
+    duration_s: float
+    sample_rate: int | None
+    windows: tuple[WindowScore, ...] = ()
+
+
+@dataclass
+class _Job:
+    """A window on its way through the network; the last one of a clip carries `final`."""
+
+    clip: int
+    bounds_s: tuple[float, float]
+    signal: Tensor | None
+    rate: int
+    error: str | None = None
+    final: bool = False
+
+
+@dataclass
+class _Tally:
+    """What is known of a clip so far."""
+
+    duration_s: float
+    sample_rate: int | None
+    reason: str | None = None
+
+    def __post_init__(self) -> None:
+        self.windows: list[WindowScore] = []
+        self.scores: list[Tensor] = []
+
+
+def _read_jobs(sources: Iterable[Source], channel: au.Channel, window_s: float, tallies: dict[int, _Tally]) -> Iterator[_Job]:
+    """Read all clips window by window. An unreadable clip gives one job with its reason."""
+    for number, source in enumerate(sources):
+        tallies[number] = tally = _Tally(math.nan, None)
+        try:
+            clip = au.FileClip(source, channel) if isinstance(source, (str, bytes, os.PathLike)) else source
+            tally.duration_s, tally.sample_rate = clip.samples / clip.sample_rate, clip.sample_rate
+            au.check_clip(clip)
+            bounds = au.window_bounds(clip, window_s)
+            for index, (start, stop) in enumerate(bounds):
+                seconds = start / clip.sample_rate, stop / clip.sample_rate
+                signal = clip.read(start, stop)
+                yield _Job(number, seconds, signal, clip.sample_rate, final=index == len(bounds) - 1)
+        except (au.AudioError, OSError, MemoryError) as error:
+            yield _Job(number, (0.0, 0.0), None, 0, str(error) or type(error).__name__, final=True)
+
+
+def _score_windows(jobs: list[_Job], model: JSQAModel, device: torch.device) -> dict[int, Tensor]:
+    """Scores of the windows that can be scored, by their place in the list; others get their error."""
+    kept: list[int] = []
+    signals: list[Tensor] = []
+    with_signal = [(place, job.signal.to(device)) for place, job in enumerate(jobs) if job.signal is not None]
+    if with_signal:
+        peaks = torch.stack([_peak(signal) for _, signal in with_signal]).tolist()
+        for (place, signal), peak in zip(with_signal, peaks):
+            try:
+                au.check_window(peak)
+            except au.AudioError as error:
+                jobs[place].error = str(error)
+                continue
+            if peak >= au.SILENCE_PEAK:
+                kept.append(place)
+                signals.append(signal)
+    if not kept:
+        return {}
+    wav, lengths = _resample_batch(signals, [jobs[place].rate for place in kept], model.sample_rate)
+    # the trainer's mixed precision is not ours: a score does not depend on where it is computed
+    with torch.autocast(device.type, enabled=False):
+        scores = model(wav, lengths)
+    return dict(zip(kept, scores.unbind()))
+
+
+def _peak(signal: Tensor) -> Tensor:
+    """Largest magnitude; NaN if any sample is."""
+    return signal.detach().abs().amax()
+
+
+def _resample_batch(signals: list[Tensor], rates: list[int], rate: int) -> tuple[Tensor, Tensor]:
+    """Pad and resample signals of different lengths and rates: waveforms `(batch, time)` and their lengths."""
+    if len(set(rates)) == 1:
+        lengths = [au.resampled_length(s.shape[0], rates[0], rate) for s in signals]
+        wav = au.resample(pad_sequence(signals, batch_first=True), rates[0], rate)
+    else:
+        resampled = [au.resample(s[None], r, rate)[0] for s, r in zip(signals, rates)]
+        lengths = [s.shape[0] for s in resampled]
+        wav = pad_sequence(resampled, batch_first=True)
+    return wav, torch.tensor(lengths, device=wav.device)
+
+
+def _batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
+    while batch := list(islice(items, size)):
+        yield batch
+
+
+def _prefetch(items: Iterator[T]) -> Iterator[T]:
+    """The same items, each made in another thread while the one before is worked on."""
+    with ThreadPoolExecutor(1) as reader:
+        pending = reader.submit(next, items, None)
+        while (item := pending.result()) is not None:
+            pending = reader.submit(next, items, None)
+            yield item
+
+
+def iter_details(
+    sources: Iterable[Source],
+    model: JSQAModel,
+    device: torch.device,
+    channel: au.Channel = "mean",
+    batch_size: int = BATCH_SIZE,
+    prefetch: bool = False,
+) -> Iterator[tuple[ScoreDetails, Tensor]]:
+    """Score clips one after the other, windows of several clips in one batch.
+
+    Args:
+        sources: Paths or opened clips.
+        model: The network.
+        device: Where the network is.
+        channel: How files with several channels are mixed down.
+        batch_size: Windows in one pass through the network.
+        prefetch: Read the next windows while the network works.
+
+    Yields:
+        For each clip, in order, its details and its score as a scalar tensor that gradients flow through.
+    """
+    tallies: dict[int, _Tally] = {}
+    batches = _batches(_read_jobs(sources, channel, model.config.window_seconds, tallies), batch_size)
+    for jobs in _prefetch(batches) if prefetch else batches:
+        scores = _score_windows(jobs, model, device)
+        for place, job in enumerate(jobs):
+            tally = tallies[job.clip]
+            tally.reason = tally.reason or job.error
+            if place in scores:
+                tally.scores.append(scores[place])
+            if job.signal is not None:
+                mos = float(scores[place].detach()) if place in scores else math.nan
+                tally.windows.append(WindowScore(*job.bounds_s, mos))
+            if job.final:
+                yield _finish(tallies.pop(job.clip), device)
+
+
+def _finish(tally: _Tally, device: torch.device) -> tuple[ScoreDetails, Tensor]:
+    """Mean of the windows with sound. One bad window (not finite, unreadable) spoils the clip."""
+    if tally.reason is None and not tally.scores:
+        tally.reason = f"silent: no sample reaches {20 * math.log10(au.SILENCE_PEAK):.0f} dB of full scale"
+    if tally.reason is not None:
+        score = torch.tensor(math.nan, device=device)
+    else:
+        score = torch.stack(tally.scores).mean()
+    details = ScoreDetails(
+        float(score.detach()), tally.reason, tally.duration_s, tally.sample_rate, tuple(tally.windows)
+    )
+    return details, score
+
+
+def _array_clips(
+    data: np.ndarray[Any, Any] | Tensor, rate: int, lengths: Any, channel: au.Channel | None
+) -> tuple[list[au.Clip], tuple[int, ...]]:
+    """The clips of an array `(..., time)`, or `(..., channels, time)` if a channel is chosen, and their shape."""
+    needed = 1 if channel is None else 2
+    if data.ndim < needed:
+        raise ValueError(f"`audio` must have at least {needed} axes, the last one time, got shape {tuple(data.shape)}")
+    kind = data.dtype.kind if isinstance(data, np.ndarray) else ("c" if data.is_complex() else "")
+    if kind and kind not in "fiu" or data.dtype in (np.int64, np.uint64, torch.int64, torch.bool):
+        raise ValueError(f"`audio` must be floating point or 8, 16 or 32 bit integer, got {data.dtype}")
+    shape = tuple(data.shape[: data.ndim - needed])
+    samples = _check_lengths(lengths, shape, data.shape[-1])
+    rows = data.reshape(math.prod(shape), *data.shape[data.ndim - needed :]) if data.ndim > needed else data[None]
+    clips: list[au.Clip] = [au.ArrayClip(rows[i], n, rate, channel) for i, n in enumerate(samples)]
+    return clips, shape
+
+
+def _check_lengths(lengths: Any, shape: tuple[int, ...], time: int) -> list[int]:
+    if lengths is None:
+        return [time] * math.prod(shape)
+    values = np.asarray(lengths.cpu() if isinstance(lengths, Tensor) else lengths)
+    if values.dtype.kind not in "iu" or values.shape != shape:
+        raise ValueError(
+            f"`lengths` must be whole numbers of samples of shape {shape}, got {values.dtype} of shape {values.shape}"
+        )
+    if values.size and not 0 <= values.min() <= values.max() <= time:
+        raise ValueError(f"`lengths` must lie between 0 and {time}, got {values.min()} to {values.max()}")
+    return [int(v) for v in values.reshape(-1)]
+
+
+def score(
+    audio: Audio,
+    sample_rate: float | None = None,
+    *,
+    lengths: Any = None,
+    model: str | os.PathLike[str] | JSQAModel = "default",
+    device: str | torch.device | None = None,
+    channel: au.Channel | None = None,
+    batch_size: int = BATCH_SIZE,
+    return_details: bool = False,
+) -> Any:
+    """Predict how good speech sounds to people: a mean opinion score (MOS) from 1 (bad) to 5 (excellent).
+
+    Args:
+        audio: A path; an array or tensor `(..., time)`; or a list of paths, of arrays or of tensors `(time,)` of
+            different lengths. Floating point at full scale ±1, or 8, 16 or 32 bit integers. Every leading index is
+            a clip of its own.
+        sample_rate: Rate in Hz; required for arrays and tensors. Files know theirs.
+        lengths: For padded batches, the samples of each clip, in the leading shape; the rest is ignored.
+        model: Name, folder, Hub id (see `load_model`) or a loaded model.
+        device: Where to compute. By default the tensor's device, else the CPU; "auto" takes a GPU if there is one.
+        channel: "mean", "first" or a number. For files the default is "mean". For arrays with a channel axis
+            `(..., channels, time)`; without it, each channel is scored as a clip.
+        batch_size: Windows in one pass through the network; changes memory and speed, not scores.
+        return_details: Return `ScoreDetails` (a list of them for several clips, in C order).
+
+    Shape:
+        - audio: `(..., time)`
+        - lengths: `(...)`
+        - return: `(...)`
+
+    Returns:
+        A `float` for one clip; for several an array, or a tensor where tensors came in. One tensor that requires a
+        gradient gives a scalar tensor. Gradients flow from scores to waveforms.
+        A clip that cannot be scored (under 0.1 s, silent, NaN, ...) is NaN, and one warning gives the reasons.
+
+    Raises:
+        ValueError: If an argument is missing or wrong.
+        FileNotFoundError: If a single path does not exist (in a list, it is NaN).
+        AudioError: If a single path is not an audio file (a `ValueError`; in a list, it is NaN).
+
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> noise = 0.1 * rng.standard_normal((2, 16000))
+    >>> score(noise, sample_rate=16000).shape
+    (2,)
+    >>> score(noise[0], sample_rate=16000) < 2
+    True
+    """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"`batch_size` must be a positive whole number, got {batch_size!r}")
+    channel = None if channel is None else au.check_channel(channel)
+    sources, shape, template = _sources(audio, sample_rate, lengths, channel)
+    if device is None:
+        device = template.device if isinstance(template, Tensor) else "cpu"
+    device = resolve_device(device)
+    network = model.to(device) if isinstance(model, JSQAModel) else load_model(model, device)
+
+    wants_gradient = isinstance(template, Tensor) and template.requires_grad and torch.is_grad_enabled()
+    results = []
+    with nullcontext() if wants_gradient else torch.no_grad():
+        iterator = iter_details(sources, network, device, channel or "mean", batch_size, prefetch=_are_files(sources))
+        results = list(iterator)
+    details = [detail for detail, _ in results]
+    _warn_unscored(details)
+    if return_details:
+        return details if shape is not None else details[0]
+    if shape is None and not wants_gradient:
+        return details[0].mos
+    if isinstance(template, Tensor):
+        stacked = torch.stack([s for _, s in results]) if results else torch.zeros(0)
+        return stacked.to(template.device).reshape(shape or ())
+    return np.array([detail.mos for detail in details], dtype=np.float32).reshape(shape or ())
+
+
+def _are_files(sources: list[Source]) -> bool:
+    return bool(sources) and au.is_path(sources[0])
+
+
+def _sources(
+    audio: Any, sample_rate: float | None, lengths: Any, channel: au.Channel | None
+) -> tuple[list[Source], tuple[int, ...] | None, Any]:
+    """What to score, the shape of the result (None for one clip), and an input to model the output on."""
+    if au.is_path(audio):
+        au.FileClip(audio, channel or "mean")  # a single file that cannot be opened is an error, not a NaN
+        return [audio], None, None
+    if isinstance(audio, (np.ndarray, Tensor)):
+        clips, shape = _array_clips(audio, au.check_sample_rate(sample_rate), lengths, channel)
+        return list(clips), shape or None, audio
+    if not isinstance(audio, (list, tuple)):
+        raise ValueError(f"`audio` must be a path, an array, a tensor or a list of them, got {type(audio).__name__}")
+    if lengths is not None:
+        raise ValueError("`lengths` belongs to a padded array or tensor: clips in a list have their own lengths")
+    if all(au.is_path(item) for item in audio):
+        return list(audio), (len(audio),), None
+    if not (all(isinstance(i, np.ndarray) for i in audio) or all(isinstance(i, Tensor) for i in audio)):
+        kinds = ", ".join(sorted({type(item).__name__ for item in audio}))
+        raise ValueError(f"`audio` must be a list of paths, of arrays or of tensors, got a list of {kinds}")
+    rate, single = au.check_sample_rate(sample_rate), []
+    for item in audio:
+        clips, shape = _array_clips(item, rate, None, channel)
+        if shape:
+            raise ValueError(f"`audio` as a list must hold one clip per item, got an item of shape {tuple(item.shape)}")
+        single += clips
+    gradient = next((i for i in audio if isinstance(i, Tensor) and i.requires_grad), audio[0])
+    return list(single), (len(audio),), gradient
+
+
+def _warn_unscored(details: Sequence[ScoreDetails]) -> None:
+    """One warning for all clips without a score."""
+    reasons = sorted({detail.reason for detail in details if detail.reason})
+    if reasons:
+        count = sum(detail.reason is not None for detail in details)
+        warnings.warn(f"{count} of {len(details)} clips not scored (NaN): {'; '.join(reasons[:5])}", stacklevel=3)

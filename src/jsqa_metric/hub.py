@@ -1,0 +1,172 @@
+"""Finding, checking and loading models: embedded in the package, in a local folder, or on the Hugging Face Hub.
+
+A model is a folder with `config.json` and `model.safetensors`. Nothing else is ever read, so that loading a
+model never runs code that came with it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import warnings
+from functools import lru_cache
+from pathlib import Path
+from threading import RLock
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from jsqa_metric.model import JSQAModel, ModelConfig
+
+CONFIG_NAME, WEIGHTS_NAME, CARD_NAME = "config.json", "model.safetensors", "README.md"
+_EMBEDDED = Path(__file__).parent / "weights"
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_lock = RLock()
+
+
+def available_models() -> list[str]:
+    """Names of the models inside the package.
+
+    Returns:
+        Names that `load_model` takes.
+
+    >>> available_models()
+    ['default']
+    """
+    return sorted(folder.name for folder in _EMBEDDED.iterdir() if (folder / CONFIG_NAME).is_file())
+
+
+def load_model(
+    model: str | os.PathLike[str] = "default",
+    device: str | torch.device = "cpu",
+    revision: str | None = None,
+    local_files_only: bool = False,
+) -> JSQAModel:
+    """Load a frozen model in evaluation mode. The same arguments give the same object.
+
+    Args:
+        model: A name of `available_models()`, a local folder, or a Hub id ("owner/name").
+        device: Where the model is to be, or "auto" for a GPU if there is one.
+        revision: For the Hub, the commit or tag to load (without one, the newest, with a warning). For other
+            models, the revision that is expected.
+        local_files_only: Use the Hub's cache only (as with the environment variable `HF_HUB_OFFLINE=1`).
+
+    Returns:
+        The model; its parameters need no gradient.
+
+    Raises:
+        ValueError: If `model` is none of the three, or its files do not fit this version of the package.
+        FileNotFoundError: If the files are neither in the folder nor to be had from the Hub.
+
+    >>> load_model("default").sample_rate
+    16000
+    """
+    if not isinstance(model, (str, os.PathLike)):
+        raise ValueError(f"`model` must be a name, a folder or a Hub id, got {type(model).__name__}")
+    with _lock:  # two threads that ask at once share one model
+        return _load(os.fspath(model), str(resolve_device(device)), revision, local_files_only)
+
+
+@lru_cache(maxsize=8)
+def _load(name: str, device: str, revision: str | None, local_files_only: bool) -> JSQAModel:
+    with torch.inference_mode(False):  # tensors made in inference mode could never take part in a gradient
+        model = read_folder(fetch(name, revision, local_files_only)).to(device)
+    if revision and not _is_hub_id(name) and model.config.revision != revision:
+        raise ValueError(f"model {name!r} has revision {model.config.revision!r}, not {revision!r}")
+    return model
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """Return the device; "auto" is the first GPU if there is one, else the CPU.
+
+    Raises:
+        ValueError: If torch knows no such device.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"`device` must be a torch device or 'auto', got {device!r}") from error
+
+
+def _is_hub_id(name: str) -> bool:
+    embedded = name in available_models()
+    return not embedded and not Path(name).is_dir() and _HUB_ID.fullmatch(name) is not None
+
+
+def fetch(name: str, revision: str | None = None, local_files_only: bool = False) -> Path:
+    """Folder of a model; from the Hub, its two files are downloaded to the Hub's cache (or found there).
+
+    Raises:
+        ValueError: If the name is neither embedded, a folder nor a Hub id.
+        FileNotFoundError: If the Hub cannot be reached and the files are not in its cache.
+    """
+    if name in available_models():
+        return _EMBEDDED / name
+    if Path(name).is_dir():
+        return Path(name)
+    if not _is_hub_id(name):
+        raise ValueError(
+            f"no model {name!r}: expected one of {available_models()}, an existing folder, or a Hub id 'owner/name'"
+        )
+    try:
+        folder = Path(
+            snapshot_download(
+                name, revision=revision, local_files_only=local_files_only, allow_patterns=[CONFIG_NAME, WEIGHTS_NAME]
+            )
+        )
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise FileNotFoundError(
+            f"cannot get model {name!r} (revision {revision or 'main'}) from the Hub or its cache: {error}\n"
+            f"Without network, copy {CONFIG_NAME} and {WEIGHTS_NAME} of that revision into a folder and pass "
+            f"the folder as `model`, or use an embedded model: {available_models()}."
+        ) from error
+    if revision is None:
+        warnings.warn(
+            f"no `revision` given for {name!r}: scores may change when it is updated; pin revision={folder.name!r}",
+            stacklevel=4,
+        )
+    return folder
+
+
+def read_folder(folder: Path) -> JSQAModel:
+    """Read a model, strictly: every weight there, none left over, shapes as configured.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If a file is damaged, or does not fit the other or this version.
+    """
+    for name in (CONFIG_NAME, WEIGHTS_NAME):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"no {name} in {folder}: a model is a folder with {CONFIG_NAME} and {WEIGHTS_NAME}")
+    try:
+        values = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+        model = JSQAModel(ModelConfig.from_dict(values))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{folder / CONFIG_NAME} is no configuration that can be used: {error}") from error
+    try:
+        weights: dict[str, Any] = load_file(folder / WEIGHTS_NAME)
+        model.load_state_dict(weights, strict=True)
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(f"{folder / WEIGHTS_NAME} does not hold the weights of its {CONFIG_NAME}: {error}") from error
+    if not all(torch.isfinite(w).all() for w in weights.values()):
+        raise ValueError(f"{folder / WEIGHTS_NAME} holds NaN or infinite weights")
+    return model.float().eval().requires_grad_(False)
+
+
+def write_folder(model: JSQAModel, folder: Path) -> None:
+    """Write `config.json`, `model.safetensors` and, if there is none, a stub of a model card."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = json.dumps(model.config.to_dict(), indent=2) + "\n"
+    (folder / CONFIG_NAME).write_text(config, encoding="utf-8")
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, folder / WEIGHTS_NAME)
+    if not (folder / CARD_NAME).exists():
+        card = "---\nlibrary_name: jsqa_metric\ntags: [speech-quality, mos]\n---\n\n# A jsqa_metric model\n"
+        (folder / CARD_NAME).write_text(card, encoding="utf-8")

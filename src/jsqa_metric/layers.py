@@ -1,0 +1,130 @@
+"""Layers that know how long each clip of a batch is, so that padding never changes a score.
+
+Conventions: features are `(batch, channels, ..., time)`; a mask is `(batch, time)`, true where a clip has frames.
+Every layer takes features that are zero outside the mask and gives such features back.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+
+def length_mask(lengths: Tensor, size: int) -> Tensor:
+    """Mask of shape `(batch, size)` that is true for the first `lengths[i]` places of row i."""
+    return torch.arange(size, device=lengths.device) < lengths[:, None]
+
+
+def apply_mask(features: Tensor, mask: Tensor) -> Tensor:
+    """Set the features outside the mask to zero (also where they are NaN)."""
+    return features.masked_fill(~_expand(mask, features.dim()), 0)
+
+
+def _expand(mask: Tensor, dimensions: int) -> Tensor:
+    """Mask of shape `(batch, 1, ..., 1, time)`."""
+    return mask.reshape(mask.shape[0], *(1,) * (dimensions - 2), mask.shape[1])
+
+
+class MaskedBatchNorm(nn.BatchNorm1d):
+    """Batch normalisation over the frames inside the mask; any number of axes between channels and time.
+
+    In evaluation it is an affine map, which `masked_convolution` folds into the convolution before it.
+    """
+
+    def forward(self, features: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
+        """Normalise `(batch, channels, ..., time)`; the output is zero outside the mask."""
+        scale, shift = self.affine_map(features, mask)
+        shape = (1, -1) + (1,) * (features.dim() - 2)
+        return apply_mask(features * scale.view(shape) + shift.view(shape), mask)
+
+    def affine_map(self, features: Tensor | None = None, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Scale and shift of each channel: of these features in training, the running ones in evaluation."""
+        assert self.running_mean is not None and self.running_var is not None
+        mean, var = self.running_mean, self.running_var
+        if self.training and features is not None and mask is not None:
+            mean, var = self._update_statistics(features, mask)
+        scale = self.weight * torch.rsqrt(var + self.eps)
+        return scale, self.bias - mean * scale
+
+    def _update_statistics(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        axes = (0, *range(2, features.dim()))
+        count = mask.sum() * features.shape[2:-1].numel()
+        features = apply_mask(features.float(), mask)
+        mean = features.sum(axes) / count
+        shape = (1, -1) + (1,) * (features.dim() - 2)
+        var = apply_mask(features - mean.view(shape), mask).square().sum(axes) / count
+        with torch.no_grad():
+            assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(var * count / (count - 1).clamp(min=1), self.momentum)
+        return mean, var
+
+
+def masked_convolution(
+    features: Tensor, mask: Tensor, convolution: nn.Conv1d | nn.Conv2d, norm: MaskedBatchNorm
+) -> tuple[Tensor, Tensor]:
+    """Convolution ("same" padding, odd kernel) and batch norm; features and mask get shorter by the time stride."""
+    mask = mask[:, :: convolution.stride[-1]]
+    if norm.training:
+        return norm(convolution(features), mask), mask
+    # folded into the weights: half the passes over memory, which cost more than the arithmetic
+    scale, shift = norm.affine_map()
+    weight = convolution.weight * scale.view(-1, *(1,) * (convolution.weight.dim() - 1))
+    convolve = F.conv1d if isinstance(convolution, nn.Conv1d) else F.conv2d
+    out = convolve(features, weight, shift, convolution.stride, convolution.padding)
+    return out.masked_fill_(~_expand(mask, out.dim()), 0), mask
+
+
+class MeanPooling(nn.Module):
+    """Mean over the frames of each clip: `(batch, channels, time)` to `(batch, channels)`."""
+
+    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
+        """Pool features that are zero outside the mask."""
+        return features.sum(dim=-1) / mask.sum(dim=-1, keepdim=True)
+
+
+class AttentionPooling(nn.Module):
+    """Mean, standard deviation and a learned weighted mean over the frames, side by side.
+
+    Shape: `(batch, channels, time)` to `(batch, 3 * channels)`.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.attention = nn.Sequential(nn.Conv1d(channels, channels, 1), nn.Tanh(), nn.Conv1d(channels, 1, 1))
+
+    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
+        """Pool features that are zero outside the mask."""
+        weights = self.attention(features).masked_fill(~mask[:, None], -torch.inf).softmax(dim=-1)
+        mean = features.sum(dim=-1) / mask.sum(dim=-1, keepdim=True)
+        deviation = apply_mask(features - mean[..., None], mask)
+        var = deviation.square().sum(dim=-1) / mask.sum(dim=-1, keepdim=True)
+        # the small term keeps the gradient of the root finite where all frames are alike
+        return torch.cat([(features * weights).sum(dim=-1), mean, (var + 1e-5).sqrt()], dim=-1)
+
+
+class SelfAttention(nn.Module):
+    """A pre-norm transformer layer over the frames inside the mask, without positions (any length will do).
+
+    Shape: `(batch, time, channels)` in and out.
+    """
+
+    def __init__(self, channels: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.norm_attention, self.norm_mlp = nn.LayerNorm(channels), nn.LayerNorm(channels)
+        self.query_key_value, self.project = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
+        self.mlp = nn.Sequential(
+            nn.Linear(channels, 2 * channels), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * channels, channels)
+        )
+
+    def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
+        """Add attention and a two-layer perceptron to the frames."""
+        batch, time, channels = frames.shape
+        stacked = self.query_key_value(self.norm_attention(frames))
+        query, key, value = stacked.view(batch, time, 3, self.heads, channels // self.heads).permute(2, 0, 3, 1, 4)
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(query, key, value, mask[:, None, None, :], dropout)
+        frames = frames + self.project(mixed.transpose(1, 2).reshape(batch, time, channels))
+        return frames + self.mlp(self.norm_mlp(frames))

@@ -1,0 +1,107 @@
+"""`JSQAMetric`: the score as a torchmetrics class, a shell over `functional`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities.data import dim_zero_cat
+
+from jsqa_metric.audio import check_sample_rate
+from jsqa_metric.functional import BATCH_SIZE, score
+
+
+class JSQAMetric(Metric):
+    """Mean predicted MOS of speech, 1 (bad) to 5 (excellent), for logging in a trainer.
+
+    The network is not part of the metric: it adds nothing to a parent's parameters, checkpoints or mode, and
+    casts of the parent do not reach it. Clips that cannot be scored are left out of the mean, with one warning.
+
+    Args:
+        sample_rate: Rate of the waveforms, in Hz.
+        model: Name, folder or Hub id; see `load_model`.
+        reduction: "mean" for one scalar, "none" for the scores of all clips in the order of arrival.
+        batch_size: Windows in one pass through the network.
+        kwargs: Arguments of `torchmetrics.Metric`.
+
+    Shape:
+        - preds: `(..., time)`
+        - lengths: `(...)`, samples of each clip in a padded batch
+        - compute: a scalar, or `(clips,)` without reduction
+
+    Raises:
+        ValueError: If an argument is wrong.
+
+    >>> _ = torch.manual_seed(0)
+    >>> metric = JSQAMetric(sample_rate=16000)
+    >>> metric.update(0.1 * torch.randn(2, 16000))
+    >>> bool(metric.compute() < 2)
+    True
+    """
+
+    is_differentiable = True
+    higher_is_better = True
+    full_state_update = False
+    plot_lower_bound = 1.0
+    plot_upper_bound = 5.0
+
+    mos_sum: Tensor
+    total: Tensor
+    scores: list[Tensor]
+
+    def __init__(
+        self,
+        sample_rate: int,
+        model: str | os.PathLike[str] = "default",
+        reduction: str = "mean",
+        batch_size: int = BATCH_SIZE,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if reduction not in ("mean", "none"):
+            raise ValueError(f"`reduction` must be 'mean' or 'none', got {reduction!r}")
+        if not isinstance(model, (str, os.PathLike)):
+            raise ValueError(f"`model` must be a name, a folder or a Hub id, got {type(model).__name__}")
+        self.sample_rate = check_sample_rate(sample_rate)
+        self.model, self.reduction, self.batch_size = os.fspath(model), reduction, batch_size
+        if reduction == "none":
+            self.add_state("scores", default=[], dist_reduce_fx="cat")
+        else:
+            self.add_state("mos_sum", default=torch.zeros((), dtype=torch.float32), dist_reduce_fx="sum")
+            self.add_state("total", default=torch.zeros((), dtype=torch.float32), dist_reduce_fx="sum")
+
+    def update(self, preds: Tensor, target: Any = None, lengths: Tensor | None = None) -> None:
+        """Score a batch.
+
+        Args:
+            preds: Waveforms.
+            target: Not used; it is here so that metrics with a reference can stand beside in a collection.
+            lengths: Samples of each clip in a padded batch.
+        """
+        scores = score(
+            preds[None] if preds.ndim == 1 else preds,
+            self.sample_rate,
+            lengths=lengths.reshape(1) if preds.ndim == 1 and lengths is not None else lengths,
+            model=self.model,
+            batch_size=self.batch_size,
+        ).reshape(-1)
+        if self.reduction == "none":
+            self.scores.append(scores)
+            return
+        valid = ~torch.isnan(scores)
+        self.mos_sum = self.mos_sum + scores[valid].sum()
+        self.total = self.total + valid.sum()
+
+    def compute(self) -> Tensor:
+        """Mean MOS over the clips that could be scored (NaN if there is none), or all scores."""
+        if self.reduction == "none":
+            return dim_zero_cat(self.scores) if self.scores else torch.zeros(0, device=self.device)
+        return self.mos_sum / self.total
+
+    def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: Any = None) -> Any:
+        """Plot one or several values; see `torchmetrics.Metric.plot`."""
+        return self._plot(val, ax)

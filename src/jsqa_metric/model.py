@@ -1,0 +1,156 @@
+"""The network: configuration, encoder, pooling, head."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from torch import Tensor, nn
+
+from jsqa_metric.encoders import SpectrogramEncoder, WaveformEncoder
+from jsqa_metric.layers import AttentionPooling, MeanPooling, apply_mask, length_mask
+
+MOS_RANGE = (1.0, 5.0)
+FORMAT_VERSION = 1
+"""Raised when `config.json` or the names of the weights change their meaning."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that defines a model besides its weights; stored as `config.json` beside them.
+
+    Args:
+        encoder: "spectrogram" (fast, the default) or "waveform" (the paper's).
+        sample_rate: Rate the network works at, in Hz.
+        width: Channels of the first convolution.
+        bands: Mel bands (spectrogram only).
+        channels: Features per frame (spectrogram only).
+        layers: Self-attention layers (spectrogram only).
+        dropout: In training.
+        tasks: What the head predicts after the MOS, standardised; for training and analysis.
+        window_seconds: Longer clips are scored in windows of this length.
+        revision: Name of this set of weights.
+        format_version: See `FORMAT_VERSION`.
+    """
+
+    encoder: str = "spectrogram"
+    sample_rate: int = 16000
+    width: int = 32
+    bands: int = 64
+    channels: int = 128
+    layers: int = 2
+    dropout: float = 0.1
+    tasks: tuple[str, ...] = ()
+    window_seconds: float = 12.0
+    revision: str = ""
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tasks", tuple(self.tasks))  # JSON knows no tuples
+        if self.encoder not in ("spectrogram", "waveform"):
+            raise ValueError(f"`encoder` must be 'spectrogram' or 'waveform', got {self.encoder!r}")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
+        """Make a configuration from the content of a `config.json`.
+
+        Raises:
+            ValueError: If it was written by a newer version or has unknown entries.
+        """
+        version = values.get("format_version", FORMAT_VERSION)
+        if version != FORMAT_VERSION:
+            raise ValueError(f"the model has format {version}, this version of jsqa_metric reads {FORMAT_VERSION}")
+        unknown = sorted(set(values) - {field.name for field in fields(cls)})
+        if unknown:
+            raise ValueError(f"unknown entries in config.json: {', '.join(unknown)}")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of a `config.json`."""
+        return asdict(self)
+
+
+class JSQAModel(nn.Module, PyTorchModelHubMixin, library_name="jsqa_metric", tags=["speech-quality", "mos"]):
+    """Speech quality from the degraded signal alone.
+
+    Args:
+        config: What to build; see `ModelConfig`.
+
+    Source: Fan and Williamson 2025 (JSQA), https://arxiv.org/abs/2507.11636.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder: nn.Module
+        self.pooling: nn.Module
+        if config.encoder == "waveform":
+            encoder = WaveformEncoder(config.width)
+            self.pooling, size = MeanPooling(), encoder.channels
+            hidden = [size // 2, size // 4, size // 8]
+            self.encoder = encoder
+        else:
+            self.encoder = SpectrogramEncoder(
+                config.sample_rate, config.bands, config.width, config.channels, config.layers, config.dropout
+            )
+            self.pooling, size = AttentionPooling(config.channels), 3 * config.channels
+            hidden = [config.channels]
+        self.embedding_size = size
+        layers: list[nn.Module] = []
+        for new in hidden:
+            layers += [nn.Linear(size, new), nn.LeakyReLU(), nn.Dropout(config.dropout)]
+            size = new
+        self.head = nn.Sequential(*layers, nn.Linear(size, 1 + len(config.tasks)))
+
+    @property
+    def sample_rate(self) -> int:
+        """Rate of the waveforms that `forward` takes, in Hz."""
+        return self.config.sample_rate
+
+    def embed(self, wav: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """One vector per clip, before the head.
+
+        Args:
+            wav: Waveforms at `sample_rate`, full scale ±1; what lies beyond a clip's length is ignored.
+            lengths: Samples of each clip; by default all of them.
+
+        Shape:
+            - wav: `(batch, samples)`
+            - lengths: `(batch,)`
+            - return: `(batch, embedding_size)`
+        """
+        if lengths is None:
+            lengths = torch.full((wav.shape[0],), wav.shape[1], device=wav.device)
+        wav = apply_mask(wav[:, None], length_mask(lengths, wav.shape[1]))[:, 0]
+        features, mask = self.encoder(wav, lengths)
+        embedding: Tensor = self.pooling(features, mask)
+        return embedding
+
+    def predict(self, wav: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """MOS `(batch,)`, and the standardised tasks `(batch, len(config.tasks))`."""
+        outputs = self.head(self.embed(wav, lengths))
+        low, high = MOS_RANGE
+        return low + (high - low) * torch.sigmoid(outputs[:, 0]), outputs[:, 1:]
+
+    def forward(self, wav: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """MOS of each clip, in [1, 5]; arguments as for `embed`.
+
+        Shape:
+            - return: `(batch,)`
+        """
+        return self.predict(wav, lengths)[0]
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        from jsqa_metric.hub import write_folder
+
+        write_folder(self, save_directory)
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, revision: str | None, **options: Any) -> JSQAModel:  # type: ignore[override]
+        # the mixin's own loader lets missing keys pass and falls back to pickles
+        from jsqa_metric.hub import fetch, read_folder
+
+        return read_folder(fetch(model_id, revision, local_files_only=options.get("local_files_only", False)))

@@ -1,0 +1,94 @@
+"""Build a labelled set: simulate damaged clips and have the teachers judge them. Resumable.
+
+    python -m training.build_set sets/train --speech ../shared/speech/train --noise ../shared/noise/train \
+        --rooms ../shared/rooms/[B-P]*.flac --clips 20000 --seed 1
+
+The set is a folder of shards; each shard is a folder `NNNNN/` of FLAC clips with a `labels.csv`, written in one
+go, so that an interrupted build goes on with the first shard that is missing. Clip i of a seed is always the
+same, whatever the number of workers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+import torch
+from tqdm import tqdm
+
+from training.data.corpus import SAMPLE_RATE
+from training.data.simulate import Simulator
+from training.teachers import TEACHERS, Teachers
+
+SHARD_CLIPS = 100
+COLUMNS = ["file", "talker", "condition", "seconds", *TEACHERS, "parameters"]
+
+_simulator: Simulator
+_teachers: Teachers
+
+
+def _start_worker(speech: str, noise: str, rooms: Sequence[str]) -> None:
+    global _simulator, _teachers
+    torch.set_num_threads(1)  # one process a core
+    _simulator, _teachers = Simulator(speech, noise, rooms), Teachers()
+
+
+def build_shard(shard: int, folder: Path, seed: int) -> int:
+    """Simulate and label one shard, and move it to its place when it is whole."""
+    final, temporary = folder / f"{shard:05d}", folder / f".{shard:05d}.{os.getpid()}"
+    temporary.mkdir(parents=True)
+    with (temporary / "labels.csv").open("w", newline="") as handle:
+        writer = csv.DictWriter(handle, COLUMNS)
+        writer.writeheader()
+        for index in range(shard * SHARD_CLIPS, (shard + 1) * SHARD_CLIPS):
+            clip = _simulator.draw(seed, index)
+            name = f"{index:07d}.flac"
+            sf.write(temporary / name, np.clip(clip.degraded, -1, 1), SAMPLE_RATE, subtype="PCM_16")
+            labels = {k: f"{v:.4f}" for k, v in _teachers.label(clip.degraded, clip.reference).items()}
+            row = {
+                "file": name,
+                "talker": clip.talker,
+                "condition": "+".join(clip.degradations) or "clean",
+                "seconds": f"{len(clip.degraded) / SAMPLE_RATE:.2f}",
+                "parameters": json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in clip.parameters.items()}),
+            }
+            writer.writerow(row | labels)
+    temporary.rename(final)
+    return shard
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of `python -m training.build_set`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="where the set goes; an unfinished one is continued")
+    parser.add_argument("--speech", required=True, help="folder of clean speech (with files.csv or plain)")
+    parser.add_argument("--noise", required=True, help="folder of noise recordings")
+    parser.add_argument("--rooms", required=True, nargs="+", help="files of room impulse responses")
+    parser.add_argument("--clips", type=int, default=20000, help=f"rounded up to whole shards of {SHARD_CLIPS}")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    args = parser.parse_args(arguments)
+
+    args.folder.mkdir(parents=True, exist_ok=True)
+    for unfinished in args.folder.glob(".[0-9]*"):
+        shutil.rmtree(unfinished)
+    shards = range(-(-args.clips // SHARD_CLIPS))
+    missing = [s for s in shards if not (args.folder / f"{s:05d}").exists()]
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(args.workers, _start_worker, (args.speech, args.noise, args.rooms)) as pool:
+        build = partial(build_shard, folder=args.folder, seed=args.seed)
+        for _ in tqdm(pool.imap_unordered(build, missing), total=len(shards), initial=len(shards) - len(missing)):
+            pass
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Corpora readers, the degradation simulator and labelled sets."""

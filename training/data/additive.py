@@ -1,0 +1,65 @@
+"""Degradations that add a second sound: noise, babble, another talker, modulated noise.
+
+Conventions of all degradations: `(speech, rng, material) -> (degraded, parameters)`. Signals keep their
+length and alignment; parameters are numbers in the unit that their name ends with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from training.data.corpus import Corpus, Signal, at_snr
+
+Parameters = dict[str, float | str]
+
+
+@dataclass(frozen=True)
+class Material:
+    """What degradations draw from, and who speaks (so that competing talkers are others)."""
+
+    speech: Corpus
+    noise: Corpus
+    rooms: tuple[Signal, ...]
+    talker: str = ""
+
+
+def coloured_noise(rng: np.random.Generator, samples: int, slope_db_per_octave: float) -> Signal:
+    """Gaussian noise with a power spectrum that falls by the slope (0 white, 3 pink, 6 brown)."""
+    spectrum = np.fft.rfft(rng.standard_normal(samples))
+    frequency = np.maximum(np.arange(len(spectrum)) / samples * 16000, 20)
+    return np.fft.irfft(spectrum * (frequency / 1000) ** (-slope_db_per_octave / 6.02), samples).astype(np.float32)
+
+
+def babble(rng: np.random.Generator, samples: int, material: Material) -> Signal:
+    """Three to eight talkers at once."""
+    talkers = [material.speech.draw_speech(rng, samples, material.talker)[0] for _ in range(rng.integers(3, 9))]
+    return np.sum([t / (np.std(t) + 1e-6) for t in talkers], axis=0, dtype=np.float32)
+
+
+def noise(speech: Signal, rng: np.random.Generator, material: Material) -> tuple[Signal, Parameters]:
+    """Background noise: recorded, babble or coloured, SNR -5..50 dB."""
+    kind = rng.choice(["recorded", "babble", "coloured"], p=[0.6, 0.2, 0.2])
+    if kind == "recorded":
+        added = material.noise.draw_noise(rng, len(speech))
+    elif kind == "babble":
+        added = babble(rng, len(speech), material)
+    else:
+        added = coloured_noise(rng, len(speech), rng.uniform(-2, 7))
+    snr_db = float(np.clip(rng.normal(18, 13), -5, 50))
+    return speech + at_snr(speech, added, snr_db), {"noise": str(kind), "snr_db": snr_db}
+
+
+def competing_talker(speech: Signal, rng: np.random.Generator, material: Material) -> tuple[Signal, Parameters]:
+    """One other talker, 0..40 dB below."""
+    snr_db = float(rng.uniform(0, 40))
+    other, _ = material.speech.draw_speech(rng, len(speech), material.talker)
+    return speech + at_snr(speech, other, snr_db), {"talker_snr_db": snr_db}
+
+
+def mnru(speech: Signal, rng: np.random.Generator, material: Material) -> tuple[Signal, Parameters]:
+    """Modulated noise reference unit (ITU-T P.810): noise in proportion to the speech, Q 5..45 dB."""
+    q_db = float(rng.uniform(5, 45))
+    modulated = speech * rng.standard_normal(len(speech)) * 10 ** (-q_db / 20)
+    return (speech + modulated).astype(np.float32), {"mnru_q_db": q_db}

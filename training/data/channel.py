@@ -1,0 +1,138 @@
+"""Degradations of the path: rooms, echo, clipping, gaps and packet loss, band limits, quantisation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyroomacoustics as pra
+from scipy.signal import butter, fftconvolve, sosfiltfilt
+
+from training.data.additive import Material, Parameters
+from training.data.corpus import SAMPLE_RATE, Signal, active_rms
+
+
+def simulated_room(rng: np.random.Generator) -> Signal:
+    """Impulse response of a random shoebox room, image-source method."""
+    size = rng.uniform([3, 2.5, 2.3], [9, 7, 4])
+    shortest_s = 0.1 * np.prod(size) / (np.dot(size, np.roll(size, 1)) * 2) * 2.2  # Sabine at absorption 0.75
+    rt60_s = float(rng.uniform(max(0.15, shortest_s), max(0.9, shortest_s + 0.1)))
+    absorption, order = pra.inverse_sabine(rt60_s, size)
+    room = pra.ShoeBox(size, fs=SAMPLE_RATE, materials=pra.Material(absorption), max_order=min(order, 14))
+    room.add_source(rng.uniform(0.5, size - 0.5))
+    room.add_microphone(rng.uniform(0.5, size - 0.5))
+    room.compute_rir()
+    return np.asarray(room.rir[0][0], dtype=np.float32)
+
+
+def reverb(speech: Signal, rng: np.random.Generator, material: Material) -> tuple[Signal, Parameters]:
+    """A room, measured or simulated, with a random part of direct sound; aligned at the direct path."""
+    if rng.random() < 0.3:
+        response = material.rooms[rng.integers(len(material.rooms))]
+    else:
+        response = simulated_room(rng)
+    direct = int(np.argmax(np.abs(response)))
+    response = response[direct:] / np.abs(response[direct])
+    wet = float(rng.uniform(0.2, 1.0))
+    tail = fftconvolve(speech, response)[: len(speech)] - speech
+    return (speech + wet * tail).astype(np.float32), {"reverb_wet": wet}
+
+
+def echo(speech: Signal, rng: np.random.Generator, material: Material) -> tuple[Signal, Parameters]:
+    """Echo after 20..250 ms, 2..35 dB down, single or with feedback (a decaying series)."""
+    delay_ms, attenuation_db = float(rng.uniform(20, 250)), float(rng.uniform(2, 35))
+    feedback = float(rng.choice([0.0, rng.uniform(0.1, 0.8)]))
+    step, gain = int(delay_ms * SAMPLE_RATE / 1000), 10 ** (-attenuation_db / 20)
+    out = speech.copy()
+    for n in range(1, 1 + (len(speech) - 1) // step):
+        if gain < 1e-3:
+            break
+        out[n * step :] += gain * speech[: -n * step]
+        gain *= feedback
+    return out, {"echo_delay_ms": delay_ms, "echo_attenuation_db": attenuation_db, "echo_feedback": feedback}
+
+
+def clipping(speech: Signal, rng: np.random.Generator, material: Material) -> tuple[Signal, Parameters]:
+    """Hard or soft amplitude clipping of 0.01 % to 40 % of the samples, loud or back at speech level."""
+    share = float(10 ** rng.uniform(-4, -0.4))
+    limit = float(np.quantile(np.abs(speech), 1 - share)) + 1e-4
+    soft = rng.random() < 0.2
+    clipped = limit * np.tanh(speech / limit) if soft else np.clip(speech, -limit, limit)
+    if rng.random() < 0.5:
+        clipped = clipped * (rng.uniform(0.7, 0.99) / limit)
+    return clipped.astype(np.float32), {"clipped_share": share}
+
+
+def chop(speech: Signal, rng: np.random.Generator, material: Material) -> tuple[Signal, Parameters]:
+    """Regular or random gaps of 10..60 ms: silence, the sound before repeated, or cut out."""
+    mode = str(rng.choice(["silence", "repeat", "delete"]))
+    per_second, gap_ms = float(rng.uniform(0.5, 8)), float(rng.uniform(10, 60))
+    gap, count = int(gap_ms * SAMPLE_RATE / 1000), max(1, int(per_second * len(speech) / SAMPLE_RATE))
+    if rng.random() < 0.5:
+        starts = np.sort(rng.integers(gap, len(speech) - gap, count))
+    else:
+        starts = np.linspace(gap, len(speech) - 2 * gap, count).astype(int)
+    out, keep = speech.copy(), np.ones(len(speech), bool)
+    for start in starts:
+        if mode == "silence":
+            out[start : start + gap] = 0
+        elif mode == "repeat":
+            out[start : start + gap] = out[start - gap : start]
+        else:
+            keep[start : start + gap] = False
+    out = out[keep]
+    return np.pad(out, (0, len(speech) - len(out))), {"chop": mode, "chop_per_s": per_second, "chop_ms": gap_ms}
+
+
+def packet_loss(speech: Signal, rng: np.random.Generator, material: Material) -> tuple[Signal, Parameters]:
+    """Lost frames of 10, 20 or 40 ms, random or bursty (Gilbert), concealed by decaying repetition or not."""
+    frame = int(rng.choice([160, 320, 640]))
+    rate, burst = float(10 ** rng.uniform(-2, -0.5)), float(rng.choice([1.0, rng.uniform(1, 5)]))
+    conceal = bool(rng.random() < 0.6)
+    stay, enter = 1 - 1 / max(burst, 1 / (1 - rate)), 0.0
+    enter = rate / (1 - rate) * (1 - stay)
+    out, lost, run = speech.copy(), False, 0
+    fade = np.linspace(0, 1, 32, dtype=np.float32)
+    for start in range(frame, len(speech) - frame, frame):
+        lost = rng.random() < (stay if lost else enter)
+        if lost:
+            run += 1
+            last = out[start - frame : start]
+            out[start : start + frame] = last * 0.6 ** (run - 1) if conceal else 0
+        elif run:
+            run = 0
+            if conceal:  # a cross-fade back, as decoders do
+                out[start : start + 32] = out[start : start + 32] * fade + out[start - frame : start - frame + 32] * (
+                    1 - fade
+                )
+    return out, {"loss_rate": rate, "loss_burst": burst, "loss_concealed": float(conceal)}
+
+
+def band_limit(speech: Signal, rng: np.random.Generator, material: Material) -> tuple[Signal, Parameters]:
+    """Low-pass 1.5..7 kHz, high-pass 100..800 Hz, or the telephone band."""
+    low, high = 0.0, 0.0
+    kind = rng.choice(["telephone", "low", "high", "both"], p=[0.3, 0.35, 0.15, 0.2])
+    if kind == "telephone":
+        low, high = 300.0, 3400.0
+    if kind in ("low", "both"):
+        high = float(rng.uniform(1500, 7000))
+    if kind in ("high", "both"):
+        low = float(rng.uniform(100, 800))
+    out = speech
+    if high:
+        out = sosfiltfilt(butter(5, high, "low", fs=SAMPLE_RATE, output="sos"), out)
+    if low:
+        out = sosfiltfilt(butter(2, low, "high", fs=SAMPLE_RATE, output="sos"), out)
+    return out.astype(np.float32), {"low_cut_hz": low, "high_cut_hz": high}
+
+
+def quantise(speech: Signal, rng: np.random.Generator, material: Material) -> tuple[Signal, Parameters]:
+    """Uniform quantisation to 4..10 bit of the peak range."""
+    bits = float(rng.uniform(4, 10))
+    step = np.abs(speech).max() * 2 / 2**bits + 1e-9
+    return (np.round(speech / step) * step).astype(np.float32), {"quantise_bits": bits}
+
+
+def set_level(speech: Signal, rng: np.random.Generator) -> tuple[Signal, Parameters]:
+    """Bring the active speech level to about -26 dBFS, now and then far off."""
+    level_db = float(rng.normal(-26, 4) if rng.random() < 0.85 else rng.uniform(-46, -14))
+    gain = 10 ** (level_db / 20) / (active_rms(speech) + 1e-9)
+    return (speech * gain).astype(np.float32), {"level_db": level_db}

@@ -1,0 +1,84 @@
+"""Speech and audio codecs through PyAV, encoded and decoded in memory."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import av
+import numpy as np
+from scipy.signal import fftconvolve, resample_poly
+
+from training.data.additive import Material, Parameters
+from training.data.corpus import SAMPLE_RATE, Signal
+
+
+@dataclass(frozen=True)
+class Codec:
+    """An encoder of FFmpeg, the container that carries it, its rate (Hz) and the bit rates (bit/s) it is used at."""
+
+    encoder: str
+    container: str
+    rate: int
+    bit_rates: tuple[int, ...]
+    weight: float = 1.0
+
+
+CODECS = {
+    "opus": Codec("libopus", "ogg", 16000, (6000, 8000, 10000, 12000, 16000, 24000, 32000), 4),
+    "opus-nb": Codec("libopus", "ogg", 8000, (6000, 8000, 12000)),
+    "amr-nb": Codec("libopencore_amrnb", "amr", 8000, (4750, 5150, 5900, 6700, 7400, 7950, 10200, 12200), 3),
+    "g722": Codec("g722", "wav", 16000, (64000,)),
+    "g723.1": Codec("g723_1", "wav", 8000, (6300,)),
+    "g726": Codec("g726", "wav", 8000, (16000, 24000, 32000, 40000)),
+    "mu-law": Codec("pcm_mulaw", "wav", 8000, (64000,)),
+    "mp3": Codec("libmp3lame", "mp3", 16000, (8000, 16000, 24000, 32000), 2),
+    "aac": Codec("aac", "adts", 16000, (8000, 12000, 16000, 24000), 2),
+    "wma": Codec("wmav2", "asf", 16000, (32000, 48000)),
+}
+
+
+def encode_decode(signal: Signal, codec: Codec, bit_rate: int) -> Signal:
+    """Pass a signal at the codec's rate through encoder and decoder; the codec's delay is left in."""
+    frame = av.AudioFrame.from_ndarray(
+        np.clip(signal * 32767, -32768, 32767).astype(np.int16)[None], format="s16", layout="mono"
+    )
+    frame.sample_rate = codec.rate
+    file = io.BytesIO()
+    with av.open(file, "w", format=codec.container) as container:
+        stream = container.add_stream(codec.encoder, rate=codec.rate, layout="mono")
+        stream.bit_rate = bit_rate
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    file.seek(0)
+    resampler = av.AudioResampler(format="flt", layout="mono", rate=codec.rate)
+    with av.open(file, "r", format="aac" if codec.container == "adts" else codec.container) as container:
+        frames = [out for decoded in container.decode(audio=0) for out in resampler.resample(decoded)]
+        frames += resampler.resample(None)
+    return np.concatenate([f.to_ndarray()[0] for f in frames])
+
+
+def align(signal: Signal, reference: Signal, limit: int = 2400) -> Signal:
+    """Remove the delay (up to `limit` samples either way) that gives the highest correlation."""
+    signal = np.pad(signal, (0, max(0, len(reference) + limit - len(signal))))
+    correlation = fftconvolve(signal, reference[::-1])
+    centre = len(reference) - 1
+    delay = int(np.argmax(correlation[centre - limit : centre + limit])) - limit
+    if delay < 0:
+        return np.pad(signal, (-delay, 0))[: len(reference)]
+    return signal[delay : delay + len(reference)]
+
+
+def codec(speech: Signal, rng: np.random.Generator, material: Material) -> tuple[Signal, Parameters]:
+    """One or (one time in five) two passes of a random codec at a random bit rate."""
+    weights = np.array([c.weight for c in CODECS.values()])
+    name = str(rng.choice(list(CODECS), p=weights / weights.sum()))
+    chosen = CODECS[name]
+    bit_rate = int(rng.choice(chosen.bit_rates))
+    passes = 1 + int(rng.random() < 0.2)
+    peak = max(1.0, float(np.abs(speech).max()) / 0.99)  # leave clipping to `clipping`
+    narrow = resample_poly(speech / peak, chosen.rate, SAMPLE_RATE).astype(np.float32)
+    for _ in range(passes):
+        narrow = align(encode_decode(narrow, chosen, bit_rate), narrow)
+    out = resample_poly(narrow, SAMPLE_RATE, chosen.rate)[: len(speech)] * peak
+    return out.astype(np.float32), {"codec": name, "bit_rate": float(bit_rate), "codec_passes": float(passes)}

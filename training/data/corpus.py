@@ -1,0 +1,124 @@
+"""Folders of audio to draw from: clean speech, noise, room impulse responses.
+
+Conventions: signals are mono float32 arrays at `SAMPLE_RATE`, full scale ±1.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+from numpy.typing import NDArray
+from scipy.signal import resample_poly
+
+SAMPLE_RATE = 16000
+"""Rate of all training audio, in Hz."""
+
+AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3"}
+
+Signal = NDArray[np.float32]
+
+
+def read_audio(path: Path) -> Signal:
+    """Read a file as mono at `SAMPLE_RATE`."""
+    audio, rate = sf.read(path, dtype="float32", always_2d=True)
+    mono = audio.mean(axis=1)
+    if rate != SAMPLE_RATE:
+        mono = resample_poly(mono, SAMPLE_RATE, rate).astype(np.float32)
+    return mono
+
+
+@lru_cache(maxsize=512)
+def _read_cached(path: Path) -> NDArray[np.int16]:
+    """Noise recordings are drawn from again and again: keep them, as int16 to save memory."""
+    return np.clip(read_audio(path) * 32767, -32768, 32767).astype(np.int16)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file of a corpus; `group` is its talker, or its source where talkers are unknown."""
+
+    path: Path
+    group: str
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A list of audio files that random excerpts are drawn from."""
+
+    entries: tuple[Entry, ...]
+
+    @classmethod
+    def from_folder(cls, folder: str | Path) -> Corpus:
+        """Read a folder: its `files.csv` (columns file, source, speaker) or else every audio file in it.
+
+        Raises:
+            FileNotFoundError: If the folder is missing or holds no audio.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise FileNotFoundError(f"no such folder: {folder}")
+        index = folder / "files.csv"
+        if index.exists():
+            with index.open(newline="") as handle:
+                rows = list(csv.DictReader(handle))
+            entries = [Entry(folder / row["file"], row.get("speaker") or row.get("source") or "") for row in rows]
+        else:
+            paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
+            entries = [Entry(path, path.parent.name) for path in paths]
+        if not entries:
+            raise FileNotFoundError(f"no audio files in {folder}")
+        return cls(tuple(entries))
+
+    def draw_entry(self, rng: np.random.Generator, other_than: str | None = None) -> Entry:
+        """Draw a file, if asked for of another group than the given one."""
+        for _ in range(20):
+            entry = self.entries[rng.integers(len(self.entries))]
+            if entry.group != other_than:
+                break
+        return entry
+
+    def draw_noise(self, rng: np.random.Generator, samples: int) -> Signal:
+        """Draw an excerpt, looped where the recording is shorter; never silent."""
+        for _ in range(20):
+            audio = _read_cached(self.draw_entry(rng).path)
+            if len(audio) < samples:
+                audio = np.resize(audio, samples)
+            start = int(rng.integers(len(audio) - samples + 1))
+            excerpt = audio[start : start + samples].astype(np.float32) / 32768
+            if np.sqrt(np.mean(excerpt**2)) > 1e-4:
+                return excerpt
+        raise ValueError("20 noise excerpts in a row were silent: is this a noise corpus?")
+
+    def draw_speech(
+        self, rng: np.random.Generator, samples: int, other_than: str | None = None
+    ) -> tuple[Signal, Entry]:
+        """Draw an excerpt of speech, joined from several files of one talker where one is too short."""
+        entry = self.draw_entry(rng, other_than)
+        same_talker = [e for e in self.entries if e.group == entry.group]
+        parts = [read_audio(entry.path)]
+        while sum(map(len, parts)) < samples:
+            pause = np.zeros(int(rng.uniform(0.1, 0.5) * SAMPLE_RATE), np.float32)
+            parts += [pause, read_audio(same_talker[rng.integers(len(same_talker))].path)]
+        speech = np.concatenate(parts)
+        start = int(rng.integers(len(speech) - samples + 1))
+        return speech[start : start + samples], entry
+
+
+def active_rms(signal: Signal) -> float:
+    """RMS over the 20 ms frames within 30 dB of the loudest: the level of speech without its pauses."""
+    frames = signal[: len(signal) // 320 * 320].reshape(-1, 320)
+    power = np.mean(frames.astype(np.float64) ** 2, axis=1)
+    if not power.size or power.max() <= 0:
+        return 0.0
+    return float(np.sqrt(power[power > power.max() * 1e-3].mean()))
+
+
+def at_snr(speech: Signal, noise: Signal, snr_db: float) -> Signal:
+    """Scale `noise` so that adding it to `speech` gives the SNR, relative to the active speech level."""
+    level = np.sqrt(np.mean(noise.astype(np.float64) ** 2)) + 1e-9
+    return (noise * (active_rms(speech) / level * 10 ** (-snr_db / 20))).astype(np.float32)

@@ -1,0 +1,35 @@
+"""Turn a checkpoint into a model folder that `load_model` reads.
+
+    python -m training.publish runs/default/best.ckpt src/jsqa_metric/weights/default --revision 2026.11
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from jsqa_metric.hub import read_folder, write_folder
+from training.regression import Regression
+
+
+def publish(checkpoint: Path, folder: Path, revision: str) -> None:
+    """Write the model of a checkpoint under a revision's name, and read it back as users will."""
+    module = Regression.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
+    module.model.config = replace(module.model.config, revision=revision)
+    write_folder(module.model, folder)
+    read_folder(folder)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of `python -m training.publish`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--revision", required=True, help="name of this set of weights")
+    args = parser.parse_args(arguments)
+    publish(args.checkpoint, args.folder, args.revision)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Teachers: objective metrics that label simulated clips.
+
+All take mono float32 at 16 kHz. Each teacher's licence allows training models for any use; NISQA's does not,
+and it is never a teacher here.
+
+| teacher | reference needed | licence | source |
+|---|---|---|---|
+| `pesq` | yes | MIT (package) | ITU-T P.862.2, wideband |
+| `estoi` | yes | MIT | Jensen and Taal 2016 |
+| `distillmos` | no | MIT | Stahl and Gamper 2025 |
+| `dnsmos_p808` | no | MIT | Reddy et al. 2021 |
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import speechmos
+import torch
+from pesq import NoUtterancesError, pesq
+from pystoi import stoi
+from speechmos.dnsmos import DNSMOS
+
+from training.data.corpus import SAMPLE_RATE, Signal
+
+DISTILLMOS_SAMPLES = 122880
+"""One window of Distill-MOS (7.68 s)."""
+DNSMOS_SAMPLES = int(9.01 * SAMPLE_RATE)
+TEACHERS = ("pesq", "estoi", "distillmos", "dnsmos_p808")
+
+
+class Teachers:
+    """Labels clips; the two networks are loaded once per process."""
+
+    def __init__(self) -> None:
+        try:
+            import distillmos
+        except (ImportError, OSError) as error:
+            raise ModuleNotFoundError(
+                "Distill-MOS needs torchaudio and its own packages: run `bash training/install.sh`"
+            ) from error
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints where its weights lie
+            self._distillmos = distillmos.ConvTransformerSQAModel().eval()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        folder = Path(speechmos.__file__).parent / "dnsmos_models"
+        self._p808 = onnxruntime.InferenceSession(folder / "model_v8.onnx", options, ["CPUExecutionProvider"])
+
+    def label(self, degraded: Signal, reference: Signal) -> dict[str, float]:
+        """All teachers' judgements of one clip; NaN where one cannot judge it."""
+        return {
+            "pesq": self.pesq(degraded, reference),
+            "estoi": self.estoi(degraded, reference),
+            "distillmos": self.distillmos(degraded),
+            "dnsmos_p808": self.dnsmos_p808(degraded),
+        }
+
+    @staticmethod
+    def pesq(degraded: Signal, reference: Signal) -> float:
+        """Wideband PESQ mapped to MOS-LQO; NaN where it finds no speech."""
+        try:
+            return float(pesq(SAMPLE_RATE, reference, degraded, "wb"))
+        except NoUtterancesError:
+            return float("nan")
+
+    @staticmethod
+    def estoi(degraded: Signal, reference: Signal) -> float:
+        """Extended STOI, about 0 to 1; NaN where too little speech is left."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)
+            try:
+                return float(stoi(reference, degraded, SAMPLE_RATE, extended=True))
+            except RuntimeWarning:
+                return float("nan")
+
+    def distillmos(self, degraded: Signal) -> float:
+        """Distill-MOS of one window, the clip repeated to fill it (it hears zero padding as damage)."""
+        window = torch.from_numpy(np.resize(degraded, DISTILLMOS_SAMPLES))
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):  # 3 times faster, 0.002 off
+            return float(self._distillmos(window[None]))
+
+    def dnsmos_p808(self, degraded: Signal) -> float:
+        """DNSMOS P.808 of one window, the clip repeated to fill it as its authors do."""
+        window = np.resize(degraded, DNSMOS_SAMPLES)[:-160]
+        features = DNSMOS.audio_melspec(None, window).astype(np.float32)
+        return float(self._p808.run(None, {"input_1": features[None]})[0][0, 0])

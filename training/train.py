@@ -1,0 +1,76 @@
+"""Train a model from a recipe.
+
+    python -m training.train training/recipes/default.yaml --out runs/default [--set data.limit=2000 ...]
+
+Checkpoints, CSV and TensorBoard logs go to the output folder; `last.ckpt` there is resumed if the command is
+run again, `best.ckpt` is the one with the highest correlation on the validation set.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+import yaml
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from training.data.labelled import LabelledData
+from training.regression import Regression
+
+
+def read_recipe(path: str | Path, changes: list[str]) -> dict[str, Any]:
+    """Read a recipe and apply changes like `data.limit=2000` (values are YAML).
+
+    Raises:
+        ValueError: If a change does not have that form.
+    """
+    recipe: dict[str, Any] = yaml.safe_load(Path(path).read_text())
+    for change in changes:
+        key, separator, value = change.partition("=")
+        if not separator:
+            raise ValueError(f"a change must look like section.key=value, got {change!r}")
+        *sections, name = key.split(".")
+        place = recipe
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[name] = yaml.safe_load(value)
+    return recipe
+
+
+def train(recipe: dict[str, Any], out: Path) -> Path:
+    """Train, or go on training, and return the path of the best checkpoint."""
+    lightning.seed_everything(recipe["seed"], verbose=False)
+    torch.set_float32_matmul_precision("high")
+    best = ModelCheckpoint(out, filename="best", monitor="valid/pcc", mode="max", enable_version_counter=False)
+    last = ModelCheckpoint(
+        out, filename="last", every_n_train_steps=200, save_on_train_epoch_end=True, enable_version_counter=False
+    )
+    trainer = lightning.Trainer(
+        default_root_dir=out,
+        callbacks=[best, last, LearningRateMonitor()],
+        logger=[CSVLogger(out, "csv", version=""), TensorBoardLogger(out, "tensorboard", version="")],
+        **recipe["trainer"],
+    )
+    data, module = LabelledData(**recipe["data"]), Regression(**recipe["module"])
+    resume = out / "last.ckpt"
+    trainer.fit(module, data, ckpt_path=resume if resume.exists() else None)
+    return Path(best.best_model_path)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of `python -m training.train`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", help="a YAML file of training/recipes/")
+    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and logs; resumed if it has any")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="changes to the recipe")
+    args = parser.parse_args(arguments)
+    best = train(read_recipe(args.recipe, args.set), args.out)
+    print(f"best checkpoint: {best}")
+
+
+if __name__ == "__main__":
+    main()
