@@ -83,8 +83,8 @@ class FileClip:
     def __init__(self, path: str | os.PathLike[str], channel: Channel) -> None:
         if not os.path.exists(path):
             raise FileNotFoundError(f"no such file: {os.fspath(path)!r}")
-        if os.path.isdir(path):
-            raise AudioError(f"is a folder, not a file: {os.fspath(path)!r}")
+        if not os.path.isfile(path):
+            raise AudioError(f"a folder or a device, not a file: {os.fspath(path)!r}")
         try:
             self._file = sf.SoundFile(os.fspath(path))
         except (sf.SoundFileError, OSError, TypeError, ValueError) as error:

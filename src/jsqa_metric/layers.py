@@ -34,31 +34,30 @@ class MaskedBatchNorm(nn.BatchNorm1d):
 
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
         """Normalise `(batch, channels, ..., time)`; the output is zero outside the mask."""
-        scale, shift = self.affine_map(features, mask)
+        if bool(mask.all()):  # torch's own is faster, and the same where nothing is masked
+            return super().forward(features.flatten(2)).view_as(features)
+        scale, shift = self._masked_map(features, mask) if self.training else self.affine_map()
         shape = (1, -1) + (1,) * (features.dim() - 2)
         return apply_mask(features * scale.view(shape) + shift.view(shape), mask)
 
-    def affine_map(self, features: Tensor | None = None, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Scale and shift of each channel: of these features in training, the running ones in evaluation."""
+    def affine_map(self, mean: Tensor | None = None, var: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Scale and shift of each channel for the given statistics, by default the running ones."""
         assert self.running_mean is not None and self.running_var is not None
-        mean, var = self.running_mean, self.running_var
-        if self.training and features is not None and mask is not None:
-            mean, var = self._update_statistics(features, mask)
+        mean, var = self.running_mean if mean is None else mean, self.running_var if var is None else var
         scale = self.weight * torch.rsqrt(var + self.eps)
         return scale, self.bias - mean * scale
 
-    def _update_statistics(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        axes = (0, *range(2, features.dim()))
+    def _masked_map(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The map for this batch's statistics inside the mask, which the running ones take up."""
+        assert self.running_mean is not None and self.running_var is not None
+        axes, shape = (0, *range(2, features.dim())), (1, -1) + (1,) * (features.dim() - 2)
         count = mask.sum() * features.shape[2:-1].numel()
-        features = apply_mask(features.float(), mask)
-        mean = features.sum(axes) / count
-        shape = (1, -1) + (1,) * (features.dim() - 2)
-        var = apply_mask(features - mean.view(shape), mask).square().sum(axes) / count
+        mean = apply_mask(features.float(), mask).sum(axes) / count
+        var = apply_mask(features.float() - mean.view(shape), mask).square().sum(axes) / count
         with torch.no_grad():
-            assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(var * count / (count - 1).clamp(min=1), self.momentum)
-        return mean, var
+            self.running_mean.lerp_(mean, self.momentum or 0.0)
+            self.running_var.lerp_(var * count / (count - 1).clamp(min=1), self.momentum or 0.0)
+        return self.affine_map(mean, var)
 
 
 def masked_convolution(

@@ -111,6 +111,13 @@ def collate(items: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]
     return pad_sequence(list(signals), batch_first=True), lengths, torch.stack(targets)
 
 
+def collate_cropped(items: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+    """For training: crop each clip, at a random place, to the shortest of the batch, so that nothing is padded."""
+    shortest = min(len(signal) for signal, _ in items)
+    starts = [int(torch.randint(len(signal) - shortest + 1, ())) for signal, _ in items]
+    return collate([(signal[i : i + shortest], target) for i, (signal, target) in zip(starts, items)])
+
+
 class LabelledData(lightning.LightningDataModule):
     """A training and a validation set, both scaled by the training set's calibration.
 
@@ -140,7 +147,7 @@ class LabelledData(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """Shuffled batches."""
-        return DataLoader(self.train_set, self.batch_size, shuffle=True, collate_fn=collate, drop_last=True)
+        return DataLoader(self.train_set, self.batch_size, shuffle=True, collate_fn=collate_cropped, drop_last=True)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """Batches in order."""

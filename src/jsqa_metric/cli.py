@@ -1,0 +1,177 @@
+"""The command `jsqa-score`: scores of files and folders. Data on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from jsqa_metric import __version__
+from jsqa_metric.audio import check_channel
+from jsqa_metric.functional import BATCH_SIZE, ScoreDetails, iter_details
+from jsqa_metric.hub import load_model, resolve_device
+from jsqa_metric.model import JSQAModel
+from jsqa_metric.report import FORMATS, Row, format_rows, make_row, read_report, shown_path, summary, write_report
+
+AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".rf64"}
+"""What is taken from folders; a file that is named is read whatever its name."""
+SAVE_SECONDS = 30.0
+"""How often an unfinished report is written."""
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="jsqa-score",
+        description="Predict how good speech sounds to people (MOS, 1 to 5).",
+        epilog="Exit status: 0 all scored, 1 some files not scored (their rows say why), 2 wrong usage.",
+    )
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="audio files and folders")
+    parser.add_argument("-r", "--recursive", action="store_true", help="go into the folders of folders")
+    parser.add_argument("-o", "--output", type=Path, help="report: .csv, .json or .jsonl (default: CSV on stdout)")
+    parser.add_argument("--force", action="store_true", help="replace an existing report")
+    parser.add_argument("--resume", action="store_true", help="go on with an unfinished report")
+    parser.add_argument("--model", default="default", help="name, folder or Hub id (default: %(default)s)")
+    parser.add_argument("--revision", help="commit or tag of a Hub model")
+    parser.add_argument("--offline", action="store_true", help="take Hub models from the local cache only")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto: a GPU if there is one (default)")
+    parser.add_argument("--batch-size", type=int, default=BATCH_SIZE, help="windows at once (default: %(default)s)")
+    parser.add_argument("--channel", default="mean", help="mean, first or a number (default: %(default)s)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
+    parser.add_argument("--version", action="version", version=f"jsqa_metric {__version__}")
+    return parser
+
+
+def find_files(paths: Sequence[str], recursive: bool) -> list[str]:
+    """Files named, and audio files in folders named, sorted and without repetition.
+
+    Raises:
+        ValueError: If a folder holds no audio files.
+    """
+    found: set[str] = set()
+    for path in paths:
+        if not os.path.isdir(path):
+            found.add(path)
+            continue
+        here = set(_audio_files(path, recursive))
+        if not here:
+            hint = "" if recursive else " (-r goes into its folders)"
+            raise ValueError(f"no audio files in {shown_path(path)!r}{hint}")
+        found |= here
+    return sorted(found)
+
+
+def _audio_files(folder: str, recursive: bool) -> Iterator[str]:
+    for place, folders, names in os.walk(folder):  # does not follow links to folders, so loops are no danger
+        if not recursive:
+            folders.clear()
+        yield from (os.path.join(place, n) for n in names if os.path.splitext(n)[1].lower() in AUDIO_SUFFIXES)
+
+
+class Report:
+    """Rows as they come: streamed to stdout, or kept and written to a file now and then and at the end."""
+
+    def __init__(self, output: Path | None, rows: list[Row]) -> None:
+        self.output, self.rows = output, rows
+        self._saved = time.monotonic()
+        if output is None:
+            self._print(format_rows([], ".csv"))
+
+    def add(self, row: Row) -> None:
+        """Take one row more."""
+        self.rows.append(row)
+        if self.output is None:
+            self._print(format_rows([row], ".csv", header=False))
+        elif time.monotonic() - self._saved > SAVE_SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        """Write the file, sorted by path."""
+        if self.output is not None:
+            self.rows.sort(key=lambda row: str(row["path"]))
+            write_report(self.rows, self.output)
+        self._saved = time.monotonic()
+
+    @staticmethod
+    def _print(text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
+def _open_report(args: argparse.Namespace) -> Report:
+    output: Path | None = args.output
+    if output is None:
+        if args.resume:
+            raise ValueError("--resume needs the report to go on with: -o FILE")
+        return Report(None, [])
+    if output.suffix not in FORMATS:
+        raise ValueError(f"the report must end in {', '.join(FORMATS)}, got {str(output)!r}")
+    if not output.parent.is_dir():
+        raise ValueError(f"no such folder: {str(output.parent)!r}")
+    if not output.exists() or args.force and not args.resume:
+        return Report(output, [])
+    if not args.resume:
+        raise ValueError(f"{str(output)!r} exists: --force replaces it, --resume goes on with it")
+    return Report(output, [row for row in read_report(output) if row["status"] == "ok"])
+
+
+def _score(files: list[str], model: JSQAModel, args: argparse.Namespace) -> Iterator[tuple[str, ScoreDetails]]:
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        results = iter_details(files, model, device, check_channel(args.channel), args.batch_size, prefetch=True)
+        for path, (details, _) in zip(files, results):
+            yield path, details
+
+
+def run(args: argparse.Namespace) -> int:
+    """Score what the arguments name and return the exit status.
+
+    Raises:
+        ValueError: If an argument makes no sense.
+        OSError: If the model or the report cannot be reached.
+    """
+    check_channel(args.channel)
+    if args.batch_size < 1:
+        raise ValueError(f"--batch-size must be at least 1, got {args.batch_size}")
+    files = find_files(args.paths, args.recursive)
+    report = _open_report(args)
+    done = {row["path"] for row in report.rows}
+    files = [path for path in files if shown_path(path) not in done]
+    model = load_model(args.model, resolve_device(args.device), args.revision, local_files_only=args.offline)
+    bar = tqdm(_score(files, model, args), total=len(files), unit="file", disable=True if args.quiet else None)
+    try:
+        for path, details in bar:
+            report.add(make_row(path, details))
+    finally:  # also on Ctrl-C: what was scored is not lost
+        bar.close()
+        report.save()
+    if not args.quiet:
+        print(summary(report.rows), file=sys.stderr)
+    return EXIT_FAILED if any(row["status"] != "ok" for row in report.rows) else EXIT_OK
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of `jsqa-score`."""
+    args = get_parser().parse_args(arguments)
+    try:
+        return run(args)
+    except BrokenPipeError:  # the reader of stdout (`head`) has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+    except KeyboardInterrupt:
+        print("jsqa-score: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except (ValueError, OSError) as error:
+        print(f"jsqa-score: error: {error}", file=sys.stderr)
+        return EXIT_USAGE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

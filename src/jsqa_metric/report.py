@@ -1,0 +1,107 @@
+"""Rows of scores: CSV, JSON and JSON lines in and out, and their summary."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import statistics
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TextIO
+
+from jsqa_metric.functional import ScoreDetails
+
+COLUMNS = ("path", "mos", "duration_s", "sample_rate", "status")
+FORMATS = (".csv", ".json", ".jsonl")
+Row = dict[str, Any]
+
+
+def shown_path(path: str) -> str:
+    """A path as text that any reader of UTF-8 accepts: stray bytes are written as backslash escapes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def make_row(path: str, details: ScoreDetails) -> Row:
+    """A row of the report; what is unknown is None."""
+    known = {"mos": details.mos, "duration_s": details.duration_s}
+    numbers = {key: None if math.isnan(value) else round(value, 4) for key, value in known.items()}
+    return {"path": shown_path(path), **numbers, "sample_rate": details.sample_rate, "status": details.reason or "ok"}
+
+
+def format_rows(rows: Iterable[Row], suffix: str, header: bool = True) -> str:
+    """Rows as text in the format that a file suffix names."""
+    if suffix == ".json":
+        return json.dumps(list(rows), indent=1) + "\n"
+    if suffix == ".jsonl":
+        return "".join(json.dumps(row) + "\n" for row in rows)
+    out = io.StringIO()
+    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def write_report(rows: Iterable[Row], path: Path) -> None:
+    """Write a report in one go: a reader sees the old file or the whole new one."""
+    text = format_rows(rows, path.suffix)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with open(handle, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+        os.chmod(temporary, 0o666 & ~_umask())  # temporary files are private, reports are not
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def read_report(path: Path) -> list[Row]:
+    """Read a report that `write_report` wrote.
+
+    Raises:
+        ValueError: If it is not one.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = _parse(file, path.suffix)
+        return [{column: row[column] for column in COLUMNS} for row in rows]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no report of jsqa-score: {error!r}") from error
+
+
+def _parse(file: TextIO, suffix: str) -> list[Row]:
+    if suffix == ".json":
+        rows: list[Row] = json.load(file)
+        return rows
+    if suffix == ".jsonl":
+        return [json.loads(line) for line in file]
+    numbers = {"mos": float, "duration_s": float, "sample_rate": int}
+    return [
+        {key: (numbers.get(key, str)(value) if value else None) for key, value in row.items()}
+        for row in csv.DictReader(file)
+    ]
+
+
+def summary(rows: Iterable[Row]) -> str:
+    """One line: mean MOS with a 95 % interval (normal approximation) and the number of clips."""
+    every = list(rows)
+    scores = [row["mos"] for row in every if row["mos"] is not None]
+    failed = f", {len(every) - len(scores)} not scored" if len(scores) < len(every) else ""
+    if not scores:
+        return f"no clip scored (n = 0{failed})"
+    mean = statistics.fmean(scores)
+    if len(scores) == 1:
+        return f"MOS {mean:.3f} (n = 1{failed})"
+    half = 1.96 * statistics.stdev(scores) / math.sqrt(len(scores))
+    return f"mean MOS {mean:.3f}, 95 % interval {mean - half:.3f} to {mean + half:.3f} (n = {len(scores)}{failed})"
