@@ -29,7 +29,6 @@ from training.data.corpus import SAMPLE_RATE
 from training.data.simulate import Simulator
 from training.teachers import TEACHERS, Teachers
 
-SHARD_CLIPS = 100
 COLUMNS = ["file", "talker", "condition", "seconds", *TEACHERS, "parameters"]
 
 _simulator: Simulator
@@ -42,24 +41,25 @@ def _start_worker(speech: str, noise: str, rooms: Sequence[str]) -> None:
     _simulator, _teachers = Simulator(speech, noise, rooms), Teachers()
 
 
-def build_shard(shard: int, folder: Path, seed: int) -> int:
+def build_shard(shard: int, folder: Path, seed: int, size: int) -> int:
     """Simulate and label one shard, and move it to its place when it is whole."""
     final, temporary = folder / f"{shard:05d}", folder / f".{shard:05d}.{os.getpid()}"
     temporary.mkdir(parents=True)
     with (temporary / "labels.csv").open("w", newline="") as handle:
         writer = csv.DictWriter(handle, COLUMNS)
         writer.writeheader()
-        for index in range(shard * SHARD_CLIPS, (shard + 1) * SHARD_CLIPS):
+        for index in range(shard * size, (shard + 1) * size):
             clip = _simulator.draw(seed, index)
             name = f"{index:07d}.flac"
             sf.write(temporary / name, np.clip(clip.degraded, -1, 1), SAMPLE_RATE, subtype="PCM_16")
+            parameters = {k: round(v, 4) if isinstance(v, float) else v for k, v in clip.parameters.items()}
             labels = {k: f"{v:.4f}" for k, v in _teachers.label(clip.degraded, clip.reference).items()}
             row = {
                 "file": name,
                 "talker": clip.talker,
                 "condition": "+".join(clip.degradations) or "clean",
                 "seconds": f"{len(clip.degraded) / SAMPLE_RATE:.2f}",
-                "parameters": json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in clip.parameters.items()}),
+                "parameters": json.dumps(parameters),
             }
             writer.writerow(row | labels)
     temporary.rename(final)
@@ -73,7 +73,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--speech", required=True, help="folder of clean speech (with files.csv or plain)")
     parser.add_argument("--noise", required=True, help="folder of noise recordings")
     parser.add_argument("--rooms", required=True, nargs="+", help="files of room impulse responses")
-    parser.add_argument("--clips", type=int, default=20000, help=f"rounded up to whole shards of {SHARD_CLIPS}")
+    parser.add_argument("--clips", type=int, default=20000, help="rounded up to whole shards")
+    parser.add_argument("--shard-clips", type=int, default=100, help="the same in every run of a set")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args(arguments)
@@ -81,11 +82,11 @@ def main(arguments: list[str] | None = None) -> None:
     args.folder.mkdir(parents=True, exist_ok=True)
     for unfinished in args.folder.glob(".[0-9]*"):
         shutil.rmtree(unfinished)
-    shards = range(-(-args.clips // SHARD_CLIPS))
+    shards = range(-(-args.clips // args.shard_clips))
     missing = [s for s in shards if not (args.folder / f"{s:05d}").exists()]
     context = multiprocessing.get_context("spawn")
     with context.Pool(args.workers, _start_worker, (args.speech, args.noise, args.rooms)) as pool:
-        build = partial(build_shard, folder=args.folder, seed=args.seed)
+        build = partial(build_shard, folder=args.folder, seed=args.seed, size=args.shard_clips)
         for _ in tqdm(pool.imap_unordered(build, missing), total=len(shards), initial=len(shards) - len(missing)):
             pass
 

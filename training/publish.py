@@ -1,6 +1,6 @@
 """Turn a checkpoint into a model folder that `load_model` reads.
 
-    python -m training.publish runs/default/best.ckpt src/jsqa_metric/weights/default --revision 2026.11
+python -m training.publish runs/default/best.ckpt src/jsqa_metric/weights/default --revision 2026.11
 """
 
 from __future__ import annotations

@@ -46,12 +46,14 @@ def train(recipe: dict[str, Any], out: Path) -> Path:
     lightning.seed_everything(recipe["seed"], verbose=False)
     torch.set_float32_matmul_precision("high")
     best = ModelCheckpoint(out, filename="best", monitor="valid/pcc", mode="max", enable_version_counter=False)
-    last = ModelCheckpoint(
-        out, filename="last", every_n_train_steps=200, save_on_train_epoch_end=True, enable_version_counter=False
-    )
+    # two that write one file, as Lightning saves either by steps or by epochs
+    last = [
+        ModelCheckpoint(out, filename="last", enable_version_counter=False, **when)
+        for when in ({"every_n_train_steps": 200}, {"every_n_epochs": 1, "save_on_train_epoch_end": True})
+    ]
     trainer = lightning.Trainer(
         default_root_dir=out,
-        callbacks=[best, last, LearningRateMonitor()],
+        callbacks=[best, *last, LearningRateMonitor()],
         logger=[CSVLogger(out, "csv", version=""), TensorBoardLogger(out, "tensorboard", version="")],
         **recipe["trainer"],
     )
@@ -65,7 +67,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point of `python -m training.train`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", help="a YAML file of training/recipes/")
-    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and logs; resumed if it has any")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for checkpoints and logs; resumed if it has any"
+    )
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="changes to the recipe")
     args = parser.parse_args(arguments)
     best = train(read_recipe(args.recipe, args.set), args.out)

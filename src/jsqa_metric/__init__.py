@@ -1,7 +1,8 @@
 """How good speech sounds to people (MOS, 1 to 5), predicted from the degraded signal alone."""
 
 from jsqa_metric.audio import AudioError
-from jsqa_metric.functional import ScoreDetails, WindowScore, score
+from jsqa_metric.engine import ScoreDetails, WindowScore
+from jsqa_metric.functional import score
 from jsqa_metric.hub import available_models, load_model
 from jsqa_metric.metric import JSQAMetric
 from jsqa_metric.model import JSQAModel, ModelConfig

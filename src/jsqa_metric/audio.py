@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
 from pathlib import Path
-from typing import Any, Protocol, Union
+from typing import Any, Protocol
 
-import julius
 import numpy as np
 import soundfile as sf
 import torch
+from julius.resample import resample_frac
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
@@ -36,8 +36,8 @@ MAX_CHANNELS = 64
 _RESAMPLE_MARGIN = 32
 """Zeros around a window before resampling, in samples of the lower of both rates (the filter reaches 24)."""
 
-Channel = Union[str, int]
-Array = np.ndarray[Any, np.dtype[Any]]
+Channel = str | int
+Array = np.ndarray[Any, Any]
 
 
 class AudioError(ValueError):
@@ -86,7 +86,8 @@ class FileClip:
         if not os.path.isfile(path):
             raise AudioError(f"a folder or a device, not a file: {os.fspath(path)!r}")
         try:
-            self._file = sf.SoundFile(os.fspath(path))
+            # bytes, as soundfile refuses names that are not UTF-8 when they come as text
+            self._file = sf.SoundFile(os.fsencode(path) if os.name == "posix" else os.fspath(path))
         except (sf.SoundFileError, OSError, TypeError, ValueError) as error:
             raise AudioError(f"not a readable audio file ({_reason(error)})") from error
         self.samples, self.sample_rate, self.channel = self._file.frames, self._file.samplerate, channel
@@ -118,8 +119,10 @@ def _native(array: Array) -> Array:
     """An own copy that torch takes: native byte order, positive strides, writable, no unsigned 16 or 32 bit."""
     if array.dtype.kind == "u" and array.dtype.itemsize in (2, 4):
         bits = 8 * array.dtype.itemsize
-        return (array.astype(np.float64) / 2 ** (bits - 1) - 1).astype(np.float32)
-    return np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
+        signed: Array = array.astype(np.float64) / 2 ** (bits - 1) - 1
+        return signed.astype(np.float32)
+    dtype: np.dtype[Any] = array.dtype.newbyteorder("=")
+    return array.astype(dtype, order="C", copy=True)
 
 
 def _to_full_scale(signal: Tensor) -> Tensor:
@@ -165,7 +168,7 @@ def check_sample_rate(sample_rate: float | None) -> int:
     low, high = SAMPLE_RATES
     if sample_rate is None:
         raise ValueError("`sample_rate` (Hz) is required for arrays and tensors: it is never guessed")
-    if isinstance(sample_rate, bool) or int(sample_rate) != sample_rate or not low <= sample_rate <= high:
+    if isinstance(sample_rate, bool) or not float(sample_rate).is_integer() or not low <= sample_rate <= high:
         raise AudioError(f"`sample_rate` must be a whole number of Hz from {low} to {high}, got {sample_rate!r}")
     return int(sample_rate)
 
@@ -184,16 +187,13 @@ def check_clip(clip: Clip) -> None:
         raise AudioError(f"too short: {seconds:.4f} s is less than {MIN_SECONDS} s{hint}")
 
 
-def check_window(peak: float) -> None:
-    """Check the peak of a window that was read (NaN and Inf show in it).
-
-    Raises:
-        AudioError: If samples are not finite or far beyond full scale.
-    """
+def peak_error(peak: float) -> str | None:
+    """What is wrong with samples of this peak (NaN if any of them is), or None."""
     if not np.isfinite(peak):
-        raise AudioError("contains NaN or infinite samples")
+        return "contains NaN or infinite samples"
     if peak > MAX_PEAK:
-        raise AudioError(f"peak {peak:.4g} is far beyond full scale ±1: scale integer samples (int16: / 32768)")
+        return f"peak {peak:.4g} is far beyond full scale ±1: scale integer samples (int16: / 32768)"
+    return None
 
 
 def is_path(item: object) -> bool:
@@ -234,7 +234,7 @@ def resample(signals: Tensor, old_rate: int, new_rate: int) -> Tensor:
     blocks = ceil(_RESAMPLE_MARGIN * max(1, old / new) / old)  # whole blocks, so that the grid stays in place
     padded = F.pad(signals, (blocks * old, blocks * old))
     length = resampled_length(signals.shape[-1], old_rate, new_rate)
-    out = julius.resample_frac(padded, old, new, output_length=length + blocks * new)
+    out: Tensor = resample_frac(padded, old, new, output_length=length + blocks * new)
     return out[..., blocks * new :]
 
 

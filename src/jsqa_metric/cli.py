@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from jsqa_metric import __version__
 from jsqa_metric.audio import check_channel
-from jsqa_metric.functional import BATCH_SIZE, ScoreDetails, iter_details
+from jsqa_metric.engine import BATCH_SIZE, ScoreDetails, iter_details
 from jsqa_metric.hub import load_model, resolve_device
 from jsqa_metric.model import JSQAModel
 from jsqa_metric.report import FORMATS, Row, format_rows, make_row, read_report, shown_path, summary, write_report
@@ -81,14 +81,15 @@ class Report:
     def __init__(self, output: Path | None, rows: list[Row]) -> None:
         self.output, self.rows = output, rows
         self._saved = time.monotonic()
-        if output is None:
-            self._print(format_rows([], ".csv"))
+        self._header = True
 
     def add(self, row: Row) -> None:
         """Take one row more."""
         self.rows.append(row)
         if self.output is None:
-            self._print(format_rows([row], ".csv", header=False))
+            sys.stdout.write(format_rows([row], ".csv", header=self._header))
+            sys.stdout.flush()
+            self._header = False
         elif time.monotonic() - self._saved > SAVE_SECONDS:
             self.save()
 
@@ -98,11 +99,6 @@ class Report:
             self.rows.sort(key=lambda row: str(row["path"]))
             write_report(self.rows, self.output)
         self._saved = time.monotonic()
-
-    @staticmethod
-    def _print(text: str) -> None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
 
 
 def _open_report(args: argparse.Namespace) -> Report:
@@ -126,7 +122,7 @@ def _score(files: list[str], model: JSQAModel, args: argparse.Namespace) -> Iter
     device = next(model.parameters()).device
     with torch.no_grad():
         results = iter_details(files, model, device, check_channel(args.channel), args.batch_size, prefetch=True)
-        for path, (details, _) in zip(files, results):
+        for path, (details, _) in zip(files, results, strict=True):
             yield path, details
 
 

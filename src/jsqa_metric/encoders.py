@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from jsqa_metric.layers import MaskedBatchNorm, SelfAttention, apply_mask, length_mask, masked_convolution
+from jsqa_metric.layers import MaskedConvolution, SelfAttention, apply_mask, length_mask
 
 
 class WaveformEncoder(nn.Module):
@@ -29,13 +29,11 @@ class WaveformEncoder(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.convolutions, self.norms = nn.ModuleList(), nn.ModuleList()
-        channels = 1
+        self.convolutions, channels = nn.ModuleList(), 1
         for layer in range(1, 17):
             new = width * 2 ** (layer // 4)
             stride = 2 if layer % 4 == 0 else 1
-            self.convolutions.append(nn.Conv1d(channels, new, 15, stride, padding=7, bias=False))
-            self.norms.append(MaskedBatchNorm(new))
+            self.convolutions.append(MaskedConvolution(nn.Conv1d(channels, new, 15, stride, padding=7, bias=False)))
             channels = new
         self.channels = channels
 
@@ -43,8 +41,8 @@ class WaveformEncoder(nn.Module):
         """Encode waveforms at the rate of the model."""
         features = wav[:, None]
         mask = length_mask(lengths, wav.shape[1])
-        for convolution, norm in zip(self.convolutions, self.norms):
-            features, mask = masked_convolution(features, mask, convolution, norm)
+        for convolution in self.convolutions:
+            features, mask = convolution(features, mask)
             features = F.leaky_relu_(features, 0.2)
         return features, mask
 
@@ -109,16 +107,13 @@ class SpectrogramEncoder(nn.Module):
         dropout: Share of features dropped in training.
     """
 
-    def __init__(
-        self, sample_rate: int, bands: int, width: int, channels: int, layers: int, dropout: float
-    ) -> None:
+    def __init__(self, sample_rate: int, bands: int, width: int, channels: int, layers: int, dropout: float) -> None:
         super().__init__()
         self.front_end = LogMel(sample_rate, bands)
         plan = [(width, (2, 1)), (width, (2, 2)), (2 * width, (1, 1)), (2 * width, (2, 1)), (4 * width, (2, 2))]
-        self.convolutions, self.norms, last = nn.ModuleList(), nn.ModuleList(), 1
+        self.convolutions, last = nn.ModuleList(), 1
         for new, stride in plan:
-            self.convolutions.append(nn.Conv2d(last, new, 3, stride, padding=1, bias=False))
-            self.norms.append(MaskedBatchNorm(new))
+            self.convolutions.append(MaskedConvolution(nn.Conv2d(last, new, 3, stride, padding=1, bias=False)))
             last = new
         self.flatten = nn.Linear(last * math.ceil(bands / 16), channels)
         self.dropout = nn.Dropout(dropout)
@@ -130,8 +125,8 @@ class SpectrogramEncoder(nn.Module):
         """Encode waveforms at the rate of the model."""
         features, mask = self.front_end(wav, lengths)
         features = features[:, None]
-        for convolution, norm in zip(self.convolutions, self.norms):
-            features, mask = masked_convolution(features, mask, convolution, norm)
+        for convolution in self.convolutions:
+            features, mask = convolution(features, mask)
             features = F.relu_(features)
         frames = self.dropout(self.flatten(features.flatten(1, 2).transpose(1, 2)))
         for layer in self.attention:

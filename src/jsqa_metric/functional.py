@@ -1,7 +1,6 @@
-"""`score`, and the machinery that it shares with the metric class and the command.
+"""`score`: what users call.
 
-Conventions: a clip that cannot be scored (empty, too short, silent, not finite, far beyond full scale, unreadable)
-is NaN with a reason; an argument that makes no sense is a `ValueError`.
+Conventions: a clip that cannot be scored is NaN with a reason; an argument that makes no sense is a `ValueError`.
 """
 
 from __future__ import annotations
@@ -9,210 +8,25 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from itertools import islice
-from typing import Any, TypeVar, Union
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from jsqa_metric import audio as au
+from jsqa_metric.engine import BATCH_SIZE, Path, ScoreDetails, Source, iter_details
 from jsqa_metric.hub import load_model, resolve_device
 from jsqa_metric.model import JSQAModel
 
-Path = Union[str, "os.PathLike[str]"]
-Audio = Union[Path, np.ndarray[Any, Any], Tensor, Sequence[Path], Sequence[np.ndarray[Any, Any]], Sequence[Tensor]]
-Source = Union[Path, au.Clip]
-T = TypeVar("T")
-
-BATCH_SIZE = 8
-"""Windows scored at once by default: memory for about 100 s of audio."""
-
-
-@dataclass(frozen=True)
-class WindowScore:
-    """Score of one window of a clip; NaN where the window is silent."""
-
-    start_s: float
-    end_s: float
-    mos: float
-
-
-@dataclass(frozen=True)
-class ScoreDetails:
-    """A clip's score with what it was made of.
-
-    Attributes:
-        mos: Mean opinion score in [1, 5]; NaN if the clip cannot be scored.
-        reason: Why the clip has no score, or None.
-        duration_s: Length of the clip in seconds; NaN if unknown.
-        sample_rate: Its rate in Hz; None if unknown.
-        windows: Scores over time; `mos` is the mean of those that are not NaN.
-    """
-
-    mos: float
-    reason: str | None
-    duration_s: float
-    sample_rate: int | None
-    windows: tuple[WindowScore, ...] = ()
-
-
-@dataclass
-class _Job:
-    """A window on its way through the network; the last one of a clip carries `final`."""
-
-    clip: int
-    bounds_s: tuple[float, float]
-    signal: Tensor | None
-    rate: int
-    error: str | None = None
-    final: bool = False
-
-
-@dataclass
-class _Tally:
-    """What is known of a clip so far."""
-
-    duration_s: float
-    sample_rate: int | None
-    reason: str | None = None
-
-    def __post_init__(self) -> None:
-        self.windows: list[WindowScore] = []
-        self.scores: list[Tensor] = []
-
-
-def _read_jobs(sources: Iterable[Source], channel: au.Channel, window_s: float, tallies: dict[int, _Tally]) -> Iterator[_Job]:
-    """Read all clips window by window. An unreadable clip gives one job with its reason."""
-    for number, source in enumerate(sources):
-        tallies[number] = tally = _Tally(math.nan, None)
-        try:
-            clip = au.FileClip(source, channel) if isinstance(source, (str, bytes, os.PathLike)) else source
-            tally.duration_s, tally.sample_rate = clip.samples / clip.sample_rate, clip.sample_rate
-            au.check_clip(clip)
-            bounds = au.window_bounds(clip, window_s)
-            for index, (start, stop) in enumerate(bounds):
-                seconds = start / clip.sample_rate, stop / clip.sample_rate
-                signal = clip.read(start, stop)
-                yield _Job(number, seconds, signal, clip.sample_rate, final=index == len(bounds) - 1)
-        except (au.AudioError, OSError, MemoryError) as error:
-            yield _Job(number, (0.0, 0.0), None, 0, str(error) or type(error).__name__, final=True)
-
-
-def _score_windows(jobs: list[_Job], model: JSQAModel, device: torch.device) -> dict[int, Tensor]:
-    """Scores of the windows that can be scored, by their place in the list; others get their error."""
-    kept: list[int] = []
-    signals: list[Tensor] = []
-    with_signal = [(place, job.signal.to(device)) for place, job in enumerate(jobs) if job.signal is not None]
-    if with_signal:
-        peaks = torch.stack([_peak(signal) for _, signal in with_signal]).tolist()
-        for (place, signal), peak in zip(with_signal, peaks):
-            try:
-                au.check_window(peak)
-            except au.AudioError as error:
-                jobs[place].error = str(error)
-                continue
-            if peak >= au.SILENCE_PEAK:
-                kept.append(place)
-                signals.append(signal)
-    if not kept:
-        return {}
-    wav, lengths = _resample_batch(signals, [jobs[place].rate for place in kept], model.sample_rate)
-    # the trainer's mixed precision is not ours: a score does not depend on where it is computed
-    with torch.autocast(device.type, enabled=False):
-        scores = model(wav, lengths)
-    return dict(zip(kept, scores.unbind()))
-
-
-def _peak(signal: Tensor) -> Tensor:
-    """Largest magnitude; NaN if any sample is."""
-    return signal.detach().abs().amax()
-
-
-def _resample_batch(signals: list[Tensor], rates: list[int], rate: int) -> tuple[Tensor, Tensor]:
-    """Pad and resample signals of different lengths and rates: waveforms `(batch, time)` and their lengths."""
-    if len(set(rates)) == 1:
-        lengths = [au.resampled_length(s.shape[0], rates[0], rate) for s in signals]
-        wav = au.resample(pad_sequence(signals, batch_first=True), rates[0], rate)
-    else:
-        resampled = [au.resample(s[None], r, rate)[0] for s, r in zip(signals, rates)]
-        lengths = [s.shape[0] for s in resampled]
-        wav = pad_sequence(resampled, batch_first=True)
-    return wav, torch.tensor(lengths, device=wav.device)
-
-
-def _batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
-    while batch := list(islice(items, size)):
-        yield batch
-
-
-def _prefetch(items: Iterator[T]) -> Iterator[T]:
-    """The same items, each made in another thread while the one before is worked on."""
-    with ThreadPoolExecutor(1) as reader:
-        pending = reader.submit(next, items, None)
-        while (item := pending.result()) is not None:
-            pending = reader.submit(next, items, None)
-            yield item
-
-
-def iter_details(
-    sources: Iterable[Source],
-    model: JSQAModel,
-    device: torch.device,
-    channel: au.Channel = "mean",
-    batch_size: int = BATCH_SIZE,
-    prefetch: bool = False,
-) -> Iterator[tuple[ScoreDetails, Tensor]]:
-    """Score clips one after the other, windows of several clips in one batch.
-
-    Args:
-        sources: Paths or opened clips.
-        model: The network.
-        device: Where the network is.
-        channel: How files with several channels are mixed down.
-        batch_size: Windows in one pass through the network.
-        prefetch: Read the next windows while the network works.
-
-    Yields:
-        For each clip, in order, its details and its score as a scalar tensor that gradients flow through.
-    """
-    tallies: dict[int, _Tally] = {}
-    batches = _batches(_read_jobs(sources, channel, model.config.window_seconds, tallies), batch_size)
-    for jobs in _prefetch(batches) if prefetch else batches:
-        scores = _score_windows(jobs, model, device)
-        for place, job in enumerate(jobs):
-            tally = tallies[job.clip]
-            tally.reason = tally.reason or job.error
-            if place in scores:
-                tally.scores.append(scores[place])
-            if job.signal is not None:
-                mos = float(scores[place].detach()) if place in scores else math.nan
-                tally.windows.append(WindowScore(*job.bounds_s, mos))
-            if job.final:
-                yield _finish(tallies.pop(job.clip), device)
-
-
-def _finish(tally: _Tally, device: torch.device) -> tuple[ScoreDetails, Tensor]:
-    """Mean of the windows with sound. One bad window (not finite, unreadable) spoils the clip."""
-    if tally.reason is None and not tally.scores:
-        tally.reason = f"silent: no sample reaches {20 * math.log10(au.SILENCE_PEAK):.0f} dB of full scale"
-    if tally.reason is not None:
-        score = torch.tensor(math.nan, device=device)
-    else:
-        score = torch.stack(tally.scores).mean()
-    details = ScoreDetails(
-        float(score.detach()), tally.reason, tally.duration_s, tally.sample_rate, tuple(tally.windows)
-    )
-    return details, score
+Array = np.ndarray[Any, Any]
+Audio = Path | Array | Tensor | Sequence[Path] | Sequence[Array] | Sequence[Tensor]
 
 
 def _array_clips(
-    data: np.ndarray[Any, Any] | Tensor, rate: int, lengths: Any, channel: au.Channel | None
+    data: Array | Tensor, rate: int, lengths: Any, channel: au.Channel | None
 ) -> tuple[list[au.Clip], tuple[int, ...]]:
     """The clips of an array `(..., time)`, or `(..., channels, time)` if a channel is chosen, and their shape."""
     needed = 1 if channel is None else 2

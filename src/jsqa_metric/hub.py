@@ -147,7 +147,8 @@ def read_folder(folder: Path) -> JSQAModel:
             raise FileNotFoundError(f"no {name} in {folder}: a model is a folder with {CONFIG_NAME} and {WEIGHTS_NAME}")
     try:
         values = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
-        model = JSQAModel(ModelConfig.from_dict(values))
+        with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and then replaced
+            model = JSQAModel(ModelConfig.from_dict(values))
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{folder / CONFIG_NAME} is no configuration that can be used: {error}") from error
     try:

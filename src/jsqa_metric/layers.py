@@ -35,21 +35,24 @@ class MaskedBatchNorm(nn.BatchNorm1d):
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
         """Normalise `(batch, channels, ..., time)`; the output is zero outside the mask."""
         if bool(mask.all()):  # torch's own is faster, and the same where nothing is masked
-            return super().forward(features.flatten(2)).view_as(features)
+            flat: Tensor = super().forward(features.flatten(2))
+            return flat.view_as(features)
         scale, shift = self._masked_map(features, mask) if self.training else self.affine_map()
         shape = (1, -1) + (1,) * (features.dim() - 2)
         return apply_mask(features * scale.view(shape) + shift.view(shape), mask)
 
     def affine_map(self, mean: Tensor | None = None, var: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Scale and shift of each channel for the given statistics, by default the running ones."""
-        assert self.running_mean is not None and self.running_var is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
         mean, var = self.running_mean if mean is None else mean, self.running_var if var is None else var
         scale = self.weight * torch.rsqrt(var + self.eps)
         return scale, self.bias - mean * scale
 
     def _masked_map(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """The map for this batch's statistics inside the mask, which the running ones take up."""
-        assert self.running_mean is not None and self.running_var is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
         axes, shape = (0, *range(2, features.dim())), (1, -1) + (1,) * (features.dim() - 2)
         count = mask.sum() * features.shape[2:-1].numel()
         mean = apply_mask(features.float(), mask).sum(axes) / count
@@ -60,19 +63,29 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         return self.affine_map(mean, var)
 
 
-def masked_convolution(
-    features: Tensor, mask: Tensor, convolution: nn.Conv1d | nn.Conv2d, norm: MaskedBatchNorm
-) -> tuple[Tensor, Tensor]:
-    """Convolution ("same" padding, odd kernel) and batch norm; features and mask get shorter by the time stride."""
-    mask = mask[:, :: convolution.stride[-1]]
-    if norm.training:
-        return norm(convolution(features), mask), mask
-    # folded into the weights: half the passes over memory, which cost more than the arithmetic
-    scale, shift = norm.affine_map()
-    weight = convolution.weight * scale.view(-1, *(1,) * (convolution.weight.dim() - 1))
-    convolve = F.conv1d if isinstance(convolution, nn.Conv1d) else F.conv2d
-    out = convolve(features, weight, shift, convolution.stride, convolution.padding)
-    return out.masked_fill_(~_expand(mask, out.dim()), 0), mask
+class MaskedConvolution(nn.Module):
+    """Convolution without bias ("same" padding, odd kernel), then masked batch norm.
+
+    Args:
+        convolution: A 1-D or 2-D convolution; its last stride shortens features and mask.
+    """
+
+    def __init__(self, convolution: nn.Conv1d | nn.Conv2d) -> None:
+        super().__init__()
+        self.convolution, self.norm = convolution, MaskedBatchNorm(convolution.out_channels)
+
+    def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the new features and their mask."""
+        mask = mask[:, :: self.convolution.stride[-1]]
+        if self.training:
+            return self.norm(self.convolution(features), mask), mask
+        # folded into the weights: half the passes over memory, which cost more than the arithmetic
+        scale, shift = self.norm.affine_map()
+        layer = self.convolution
+        weight = layer.weight * scale.view(-1, *(1,) * (layer.weight.dim() - 1))
+        convolve = F.conv1d if isinstance(layer, nn.Conv1d) else F.conv2d
+        out = convolve(features, weight, shift, layer.stride, layer.padding)
+        return out.masked_fill_(~_expand(mask, out.dim()), 0), mask
 
 
 class MeanPooling(nn.Module):
@@ -126,4 +139,4 @@ class SelfAttention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(query, key, value, mask[:, None, None, :], dropout)
         frames = frames + self.project(mixed.transpose(1, 2).reshape(batch, time, channels))
-        return frames + self.mlp(self.norm_mlp(frames))
+        return frames.add(self.mlp(self.norm_mlp(frames)))

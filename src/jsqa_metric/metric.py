@@ -1,7 +1,5 @@
 """`JSQAMetric`: the score as a torchmetrics class, a shell over `functional`."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +10,8 @@ from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
 from jsqa_metric.audio import check_sample_rate
-from jsqa_metric.functional import BATCH_SIZE, score
+from jsqa_metric.engine import BATCH_SIZE
+from jsqa_metric.functional import score
 
 
 class JSQAMetric(Metric):
@@ -99,7 +98,8 @@ class JSQAMetric(Metric):
     def compute(self) -> Tensor:
         """Mean MOS over the clips that could be scored (NaN if there is none), or all scores."""
         if self.reduction == "none":
-            return dim_zero_cat(self.scores) if self.scores else torch.zeros(0, device=self.device)
+            nothing = isinstance(self.scores, list) and not self.scores  # after a sync it is one tensor
+            return torch.zeros(0, device=self.device) if nothing else dim_zero_cat(self.scores)
         return self.mos_sum / self.total
 
     def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: Any = None) -> Any:

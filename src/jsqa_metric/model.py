@@ -149,7 +149,7 @@ class JSQAModel(nn.Module, PyTorchModelHubMixin, library_name="jsqa_metric", tag
         write_folder(self, save_directory)
 
     @classmethod
-    def _from_pretrained(cls, *, model_id: str, revision: str | None, **options: Any) -> JSQAModel:  # type: ignore[override]
+    def _from_pretrained(cls, *, model_id: str, revision: str | None, **options: Any) -> JSQAModel:
         # the mixin's own loader lets missing keys pass and falls back to pickles
         from jsqa_metric.hub import fetch, read_folder
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
-from jsqa_metric.functional import ScoreDetails
+from jsqa_metric.engine import ScoreDetails
 
 COLUMNS = ("path", "mos", "duration_s", "sample_rate", "status")
 FORMATS = (".csv", ".json", ".jsonl")

@@ -25,10 +25,8 @@ def simulated_room(rng: np.random.Generator) -> Signal:
 
 def reverb(speech: Signal, rng: np.random.Generator, material: Material) -> tuple[Signal, Parameters]:
     """A room, measured or simulated, with a random part of direct sound; aligned at the direct path."""
-    if rng.random() < 0.3:
-        response = material.rooms[rng.integers(len(material.rooms))]
-    else:
-        response = simulated_room(rng)
+    measured = rng.random() < 0.3
+    response = material.rooms[rng.integers(len(material.rooms))] if measured else simulated_room(rng)
     direct = int(np.argmax(np.abs(response)))
     response = response[direct:] / np.abs(response[direct])
     wet = float(rng.uniform(0.2, 1.0))

@@ -66,11 +66,10 @@ def vocoder(speech: Signal, rng: np.random.Generator, material: Material) -> tup
         bands = int(rng.choice([20, 40, 80]))
         mel = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=size, n_mels=bands)
         magnitude = np.maximum(np.linalg.pinv(mel) @ (mel @ magnitude), 1e-6)
-        iterations = int(rng.integers(1, 33))
-        out = librosa.griffinlim(
-            magnitude, n_iter=iterations, hop_length=size // 4, length=len(speech), random_state=int(rng.integers(2**31))
-        )
-        return out.astype(np.float32), {"vocoder": "griffin-lim", "bands": float(bands), "iterations": float(iterations)}
+        rounds, seed = int(rng.integers(1, 33)), int(rng.integers(2**31))
+        out = librosa.griffinlim(magnitude, n_iter=rounds, hop_length=size // 4, length=len(speech), random_state=seed)
+        parameters = {"vocoder": "griffin-lim", "bands": float(bands), "iterations": float(rounds)}
+        return out.astype(np.float32), parameters
     jitter = float(rng.uniform(0.1, np.pi))
     phase = np.exp(1j * (np.angle(spectrum) + rng.uniform(-jitter, jitter, spectrum.shape)))
     out = librosa.istft(magnitude * phase, hop_length=size // 4, length=len(speech))

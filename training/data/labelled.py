@@ -106,7 +106,7 @@ class LabelledSet(Dataset[tuple[Tensor, Tensor]]):
 
 def collate(items: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
     """Pad clips to one batch: waveforms `(batch, samples)`, lengths `(batch,)`, targets `(batch, targets)`."""
-    signals, targets = zip(*items)
+    signals, targets = zip(*items, strict=True)
     lengths = torch.tensor([len(s) for s in signals])
     return pad_sequence(list(signals), batch_first=True), lengths, torch.stack(targets)
 
@@ -115,7 +115,7 @@ def collate_cropped(items: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor,
     """For training: crop each clip, at a random place, to the shortest of the batch, so that nothing is padded."""
     shortest = min(len(signal) for signal, _ in items)
     starts = [int(torch.randint(len(signal) - shortest + 1, ())) for signal, _ in items]
-    return collate([(signal[i : i + shortest], target) for i, (signal, target) in zip(starts, items)])
+    return collate([(signal[i : i + shortest], target) for i, (signal, target) in zip(starts, items, strict=True)])
 
 
 class LabelledData(lightning.LightningDataModule):

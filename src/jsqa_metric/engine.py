@@ -1,0 +1,191 @@
+"""The machinery below `score`, the metric class and the command: windows of many clips through the network.
+
+Conventions: a clip that cannot be scored (empty, too short, silent, not finite, far beyond full scale, unreadable)
+is NaN with a reason, so that a batch goes on.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from jsqa_metric import audio as au
+from jsqa_metric.model import JSQAModel
+
+Path = str | os.PathLike[str]
+Source = Path | au.Clip
+T = TypeVar("T")
+
+BATCH_SIZE = 8
+"""Windows scored at once by default: memory for about 100 s of audio."""
+
+
+@dataclass(frozen=True)
+class WindowScore:
+    """Score of one window of a clip; NaN where the window is silent."""
+
+    start_s: float
+    end_s: float
+    mos: float
+
+
+@dataclass(frozen=True)
+class ScoreDetails:
+    """A clip's score with what it was made of.
+
+    Attributes:
+        mos: Mean opinion score in [1, 5]; NaN if the clip cannot be scored.
+        reason: Why the clip has no score, or None.
+        duration_s: Length of the clip in seconds; NaN if unknown.
+        sample_rate: Its rate in Hz; None if unknown.
+        windows: Scores over time; `mos` is the mean of those that are not NaN.
+    """
+
+    mos: float
+    reason: str | None
+    duration_s: float
+    sample_rate: int | None
+    windows: tuple[WindowScore, ...] = ()
+
+
+@dataclass
+class _Job:
+    """A window on its way through the network; the last one of a clip carries `final`."""
+
+    clip: int
+    bounds_s: tuple[float, float]
+    signal: Tensor | None
+    rate: int
+    error: str | None = None
+    final: bool = False
+
+
+@dataclass
+class _Tally:
+    """What is known of a clip so far."""
+
+    duration_s: float = math.nan
+    sample_rate: int | None = None
+    reason: str | None = None
+    windows: list[WindowScore] = field(default_factory=list)
+    scores: list[Tensor] = field(default_factory=list)
+
+
+def _read_jobs(
+    sources: Iterable[Source], channel: au.Channel, window_s: float, tallies: dict[int, _Tally]
+) -> Iterator[_Job]:
+    """Read all clips window by window. An unreadable clip gives one job with its reason."""
+    for number, source in enumerate(sources):
+        tallies[number] = tally = _Tally()
+        try:
+            clip = au.FileClip(source, channel) if isinstance(source, (str, bytes, os.PathLike)) else source
+            tally.duration_s, tally.sample_rate = clip.samples / clip.sample_rate, clip.sample_rate
+            au.check_clip(clip)
+            bounds = au.window_bounds(clip, window_s)
+            for index, (start, stop) in enumerate(bounds):
+                seconds = start / clip.sample_rate, stop / clip.sample_rate
+                signal = clip.read(start, stop)
+                yield _Job(number, seconds, signal, clip.sample_rate, final=index == len(bounds) - 1)
+        except (au.AudioError, OSError, MemoryError) as error:
+            yield _Job(number, (0.0, 0.0), None, 0, str(error) or type(error).__name__, final=True)
+
+
+def _score_windows(jobs: list[_Job], model: JSQAModel, device: torch.device) -> dict[int, Tensor]:
+    """Scores of the windows that can be scored, by their place in the list; others get their error."""
+    signals = {place: job.signal.to(device) for place, job in enumerate(jobs) if job.signal is not None}
+    if signals:
+        peaks = torch.stack([signal.detach().abs().amax() for signal in signals.values()]).tolist()
+        for place, peak in zip(list(signals), peaks, strict=True):  # NaN if any sample is
+            jobs[place].error = au.peak_error(peak)
+            if jobs[place].error or peak < au.SILENCE_PEAK:
+                del signals[place]
+    if not signals:
+        return {}
+    wav, lengths = _resample_batch(list(signals.values()), [jobs[place].rate for place in signals], model.sample_rate)
+    # the trainer's mixed precision is not ours: a score does not depend on where it is computed
+    with torch.autocast(device.type, enabled=False):
+        scores = model(wav, lengths)
+    return dict(zip(signals, scores.unbind(), strict=True))
+
+
+def _resample_batch(signals: list[Tensor], rates: list[int], rate: int) -> tuple[Tensor, Tensor]:
+    """Pad and resample signals of different lengths and rates: waveforms `(batch, time)` and their lengths."""
+    if len(set(rates)) == 1:
+        lengths = [au.resampled_length(s.shape[0], rates[0], rate) for s in signals]
+        wav = au.resample(pad_sequence(signals, batch_first=True), rates[0], rate)
+    else:
+        resampled = [au.resample(s[None], r, rate)[0] for s, r in zip(signals, rates, strict=True)]
+        lengths = [s.shape[0] for s in resampled]
+        wav = pad_sequence(resampled, batch_first=True)
+    return wav, torch.tensor(lengths, device=wav.device)
+
+
+def _batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
+    while batch := list(islice(items, size)):
+        yield batch
+
+
+def _prefetch(items: Iterator[T]) -> Iterator[T]:
+    """The same items, each made in another thread while the one before is worked on."""
+    with ThreadPoolExecutor(1) as reader:
+        pending = reader.submit(next, items, None)
+        while (item := pending.result()) is not None:
+            pending = reader.submit(next, items, None)
+            yield item
+
+
+def iter_details(
+    sources: Iterable[Source],
+    model: JSQAModel,
+    device: torch.device,
+    channel: au.Channel = "mean",
+    batch_size: int = BATCH_SIZE,
+    prefetch: bool = False,
+) -> Iterator[tuple[ScoreDetails, Tensor]]:
+    """Score clips one after the other, windows of several clips in one batch.
+
+    Args:
+        sources: Paths or opened clips.
+        model: The network.
+        device: Where the network is.
+        channel: How files with several channels are mixed down.
+        batch_size: Windows in one pass through the network.
+        prefetch: Read the next windows while the network works.
+
+    Yields:
+        For each clip, in order, its details and its score as a scalar tensor that gradients flow through.
+    """
+    tallies: dict[int, _Tally] = {}
+    batches = _batches(_read_jobs(sources, channel, model.config.window_seconds, tallies), batch_size)
+    for jobs in _prefetch(batches) if prefetch else batches:
+        scores = _score_windows(jobs, model, device)
+        for place, job in enumerate(jobs):
+            tally = tallies[job.clip]
+            tally.reason = tally.reason or job.error
+            if place in scores:
+                tally.scores.append(scores[place])
+            if job.signal is not None:
+                mos = float(scores[place].detach()) if place in scores else math.nan
+                tally.windows.append(WindowScore(*job.bounds_s, mos))
+            if job.final:
+                yield _finish(tallies.pop(job.clip), device)
+
+
+def _finish(tally: _Tally, device: torch.device) -> tuple[ScoreDetails, Tensor]:
+    """Mean of the windows with sound. One bad window (not finite, unreadable) spoils the clip."""
+    if tally.reason is None and not tally.scores:
+        tally.reason = f"silent: no sample reaches {20 * math.log10(au.SILENCE_PEAK):.0f} dB of full scale"
+    score = torch.stack(tally.scores).mean() if tally.reason is None else torch.tensor(math.nan, device=device)
+    details = ScoreDetails(
+        float(score.detach()), tally.reason, tally.duration_s, tally.sample_rate, tuple(tally.windows)
+    )
+    return details, score

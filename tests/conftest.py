@@ -1,0 +1,67 @@
+"""What the tests share: example clips, the folder of further material, and a small model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+
+from jsqa_metric import JSQAModel, ModelConfig
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    if not SHARED.is_dir():
+        pytest.skip("needs ../shared (speech, noise and human-rated clips), which only developers and CI have")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def speech() -> np.ndarray:
+    """5 s of clean speech, float32 at 16 kHz."""
+    audio, rate = sf.read(EXAMPLES / "english_clean.flac", dtype="float32")
+    assert rate == 16000
+    return audio
+
+
+@pytest.fixture(scope="session")
+def noisy() -> np.ndarray:
+    """The same with pink noise at 5 dB."""
+    return sf.read(EXAMPLES / "english_noise05.flac", dtype="float32")[0]
+
+
+@pytest.fixture
+def write_wav(tmp_path):
+    def write(name: str, audio: np.ndarray, rate: int = 16000, **options: str) -> Path:
+        sf.write(tmp_path / name, audio, rate, **options)
+        return tmp_path / name
+
+    return write
+
+
+def small_model(encoder: str, seed: int = 0) -> JSQAModel:
+    """A small network with random weights that does not give everything the same score."""
+    torch.manual_seed(seed)
+    config = ModelConfig(encoder=encoder, width=4, channels=16, layers=1, bands=64, tasks=("pesq",))
+    model = JSQAModel(config)
+    with torch.no_grad():
+        for parameter in model.head.parameters():
+            parameter.mul_(3)
+        for module in model.modules():  # statistics as after training, so that padding could do harm
+            if isinstance(module, torch.nn.BatchNorm1d):
+                module.running_mean.normal_()
+                module.running_var.uniform_(0.5, 2)
+                module.bias.normal_()
+    return model.eval()
+
+
+@pytest.fixture(params=["spectrogram", "waveform"])
+def model(request) -> JSQAModel:
+    return small_model(request.param)

@@ -1,0 +1,175 @@
+"""`jsqa-score` as a user runs it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import soundfile as sf
+from conftest import EXAMPLES
+
+from jsqa_metric import __version__, score
+from jsqa_metric.cli import main
+from jsqa_metric.report import read_report
+
+COMMAND = [sys.executable, "-m", "jsqa_metric.cli"]
+
+
+def run(capsys, *arguments: object) -> tuple[int, str, str]:
+    status = main([str(a) for a in arguments])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def rows_of(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_a_folder_scores_as_the_function(capsys):
+    status, out, err = run(capsys, EXAMPLES)
+    rows = rows_of(out)
+    assert status == 0
+    paths = sorted(str(p) for p in EXAMPLES.glob("*.flac"))
+    assert [r["path"] for r in rows] == paths
+    np.testing.assert_allclose([float(r["mos"]) for r in rows], score(paths), atol=1e-4)
+    assert {r["status"] for r in rows} == {"ok"}
+    assert rows[0]["sample_rate"] == "16000"
+    assert f"n = {len(paths)})" in err
+    assert "95 % interval" in err
+    assert "path" not in err, "data belongs on stdout"
+
+
+def test_bad_files_are_rows_with_a_reason_and_the_rest_is_scored(capsys, tmp_path, speech):
+    good = tmp_path / "good.wav"
+    sf.write(good, speech, 16000)
+    data = good.read_bytes()
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "text.wav").write_text("no audio here")
+    (tmp_path / "header.wav").write_bytes(data[:30])
+    sf.write(tmp_path / "no-samples.wav", np.zeros(0), 16000)
+    sf.write(tmp_path / "silence.wav", np.zeros(16000), 16000)
+    sf.write(tmp_path / "click.wav", np.ones(100), 16000)
+    sf.write(tmp_path / "nan.wav", np.full(16000, np.nan), 16000, subtype="FLOAT")
+    sf.write(tmp_path / "cut.flac", speech, 16000)
+    (tmp_path / "cut.flac").write_bytes((tmp_path / "cut.flac").read_bytes()[:20000])
+    (tmp_path / "link.wav").symlink_to(tmp_path / "nowhere.wav")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    shutil.copy(good, tmp_path / "line\nbreak, comma.wav")
+    shutil.copy(good, os.fsencode(tmp_path) + b"/latin-\xe4.wav")
+    lying = bytearray(data)
+    lying[40:44] = (2**31).to_bytes(4, "little")
+    (tmp_path / "lying.wav").write_bytes(lying)
+    os.mkfifo(tmp_path / "pipe.wav")
+
+    status, out, err = run(capsys, "-r", tmp_path)
+    reasons = {r["path"].rpartition("/")[2]: r["status"] for r in rows_of(out)}
+    assert status == 1
+    for name in ("good.wav", "line\nbreak, comma.wav", "latin-\\xe4.wav", "lying.wav"):
+        assert reasons.pop(name) == "ok", name
+    expected = {
+        "empty.wav": "not a readable", "text.wav": "not a readable", "header.wav": "", "no-samples.wav": "empty",
+        "silence.wav": "silent", "click.wav": "too short", "nan.wav": "NaN", "cut.flac": "damaged",
+        "link.wav": "no such file", "pipe.wav": "not a file",
+    }  # fmt: skip
+    assert reasons.keys() == expected.keys()
+    for name, reason in expected.items():
+        assert reason in reasons[name], name
+        assert reasons[name] != "ok"
+    assert "10 not scored" in err
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".jsonl"])
+def test_reports(capsys, tmp_path, suffix):
+    report = tmp_path / f"report{suffix}"
+    arguments = [EXAMPLES / "english_clean.flac", tmp_path / "missing.wav", "-o", report]
+    status, out, _ = run(capsys, *arguments)
+    assert (status, out) == (1, "")
+    missing, clip = sorted(read_report(report), key=lambda row: row["status"])
+    assert clip["mos"] == pytest.approx(score(EXAMPLES / "english_clean.flac"), abs=1e-4)
+    assert missing["mos"] is None
+    assert "no such file" in missing["status"]
+    if suffix == ".json":
+        assert None in [row["mos"] for row in json.loads(report.read_text())]
+    status, _, err = run(capsys, *arguments)
+    assert status == 2
+    assert "--force" in err
+    assert run(capsys, *arguments, "--force")[0] == 1
+    assert [p.name for p in tmp_path.iterdir()] == [report.name], "temporary files are left"
+
+
+def test_resume_keeps_what_is_scored_and_tries_the_rest_again(capsys, tmp_path):
+    report = tmp_path / "report.csv"
+    report.write_text("path,mos,duration_s,sample_rate,status\nold.wav,1.5,2.0,8000,ok\nbad.wav,,,,was damaged\n")
+    status, _, _ = run(capsys, "old.wav", EXAMPLES / "english_clean.flac", "-o", report, "--resume")
+    assert status == 0
+    assert [(r["path"], r["status"]) for r in read_report(report)][1] == ("old.wav", "ok")
+    assert len(read_report(report)) == 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
+def test_interrupting_leaves_a_report_of_what_was_done(tmp_path, speech):
+    folder, report = tmp_path / "clips", tmp_path / "report.csv"
+    folder.mkdir()
+    sf.write(folder / "0000.wav", speech, 16000)
+    for i in range(1, 3000):
+        os.link(folder / "0000.wav", folder / f"{i:04d}.wav")
+    process = subprocess.Popen([*COMMAND, folder, "-o", report, "--batch-size", "1"], stderr=subprocess.PIPE)
+    while not _reading(process.pid, folder):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert 0 < len(read_report(report)) < 3000
+    assert {row["status"] for row in read_report(report)} == {"ok"}
+
+
+def _reading(pid: int, folder: object) -> bool:
+    try:
+        links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+    except OSError:
+        return False
+    return any(str(folder) in link for link in links)
+
+
+def test_usage_errors(capsys, tmp_path):
+    clip = EXAMPLES / "english_clean.flac"
+    for arguments, message in [
+        ([tmp_path], "no audio files"),
+        ([clip, "-o", "report.xls"], "must end in"),
+        ([clip, "-o", tmp_path / "no" / "r.csv"], "no such folder"),
+        ([clip, "--channel", "left"], "`channel`"),
+        ([clip, "--batch-size", "0"], "--batch-size"),
+        ([clip, "--model", "nothing"], "no model 'nothing'"),
+        ([clip, "--device", "abacus"], "`device`"),
+        ([clip, "--resume"], "-o FILE"),
+    ]:
+        status, out, err = run(capsys, *arguments)
+        assert status == 2
+        assert message in err
+        assert out == ""
+    with pytest.raises(SystemExit, match="2"):
+        main(["--nonsense"])
+
+
+def test_version_and_quiet(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert __version__ in capsys.readouterr().out
+    assert run(capsys, EXAMPLES / "english_clean.flac", "--quiet")[2] == ""
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    process = subprocess.run(f"{' '.join(COMMAND)} {EXAMPLES} | head -1", shell=True, capture_output=True, text=True)
+    assert process.stdout.startswith("path,")
+    assert "Traceback" not in process.stderr

@@ -1,0 +1,232 @@
+"""`JSQAMetric`: the torchmetrics contract, and life inside other people's modules and trainers."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+import subprocess
+import sys
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from torch import nn
+from torchmetrics import MeanMetric, MetricCollection, MetricTracker
+from torchmetrics.audio import ScaleInvariantSignalDistortionRatio, ShortTimeObjectiveIntelligibility
+
+from jsqa_metric import JSQAMetric, score
+
+RATE = 16000
+
+
+@pytest.fixture(scope="module")
+def batch(speech, noisy) -> torch.Tensor:
+    return torch.from_numpy(np.stack([speech[:40000], noisy[:40000], noisy[40000:80000]]))
+
+
+def test_compute_is_the_mean_of_score(batch):
+    metric = JSQAMetric(RATE)
+    for part in batch.split(2):
+        metric.update(part)
+    expected = score(batch, RATE)
+    assert metric.compute().shape == ()
+    torch.testing.assert_close(metric.compute(), expected.mean(), atol=1e-5, rtol=0)
+    metric.reset()
+    assert math.isnan(metric.compute())
+    every = JSQAMetric(RATE, reduction="none")
+    every.update(batch[:2])
+    every.update(batch[2])
+    torch.testing.assert_close(every.compute(), expected, atol=1e-5, rtol=0)
+
+
+def test_padded_batches_score_as_their_clips(batch):
+    lengths = torch.tensor([40000, 20000, 9000])
+    padded = batch.clone()
+    for row, n in zip(padded, lengths, strict=True):
+        row[n:] = 0.9
+    alone = [score(row[:n], RATE) for row, n in zip(batch, lengths, strict=True)]
+    assert JSQAMetric(RATE)(padded, lengths=lengths).item() == pytest.approx(np.mean(alone), abs=1e-5)
+    assert JSQAMetric(RATE)(padded[1], lengths=lengths[1]).item() == pytest.approx(alone[1], abs=1e-5)
+
+
+def test_clips_that_cannot_be_scored_are_left_out_with_a_warning(batch):
+    spoiled = torch.cat([batch, torch.zeros(1, 40000), torch.full((1, 40000), torch.nan)])
+    metric = JSQAMetric(RATE)
+    with pytest.warns(UserWarning, match="2 of 5 clips not scored"):
+        metric.update(spoiled)
+    torch.testing.assert_close(metric.compute(), score(batch, RATE).mean(), atol=1e-5, rtol=0)
+    assert metric.total == 3
+
+
+def test_the_network_is_not_in_the_metric(batch):
+    metric = JSQAMetric(RATE)
+    metric.update(batch)
+    assert metric.state_dict() == {}
+    assert list(metric.parameters()) == []
+    assert [m for m in metric.modules() if m is not metric] == []
+
+
+def test_forward_lets_gradients_through(batch):
+    wav = batch.clone().requires_grad_()
+    metric = JSQAMetric(RATE)
+    metric(wav).backward()
+    assert wav.grad.abs().amax(dim=1).min() > 0
+    torch.testing.assert_close(metric.compute(), score(batch, RATE).mean())
+
+
+def test_hash_pickle_clone_and_script(batch):
+    metric = JSQAMetric(RATE)
+    metric.update(batch)
+    expected = metric.compute()
+    hash(metric)
+    for twin in (pickle.loads(pickle.dumps(metric)), copy.deepcopy(metric), metric.clone()):
+        assert twin.compute() == expected
+        twin.update(batch)
+        assert twin.compute().item() == pytest.approx(expected.item(), abs=1e-5)
+    torch.jit.script(metric)
+
+
+def test_merge_state(batch):
+    one, two = JSQAMetric(RATE), JSQAMetric(RATE)
+    one.update(batch[:2])
+    two.update(batch[2:])
+    one.merge_state(two)
+    torch.testing.assert_close(one.compute(), score(batch, RATE).mean(), atol=1e-5, rtol=0)
+
+
+def test_in_a_collection_beside_metrics_with_a_reference(batch):
+    references = {"sisdr": ScaleInvariantSignalDistortionRatio(), "stoi": ShortTimeObjectiveIntelligibility(RATE)}
+    collection = MetricCollection({"mos": JSQAMetric(RATE), **references})
+    target = batch[:1].expand_as(batch)
+    expected = score(batch, RATE).mean().item()
+    assert collection(batch, target)["mos"].item() == pytest.approx(expected, abs=1e-5)
+    collection.reset()
+    collection.update(preds=batch, target=target)
+    assert collection.compute()["mos"].item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_in_a_tracker(batch):
+    tracker = MetricTracker(JSQAMetric(RATE))
+    for part in (batch[1:2], batch[:1]):
+        tracker.increment()
+        tracker.update(part)
+    best, step = tracker.best_metric(return_step=True)
+    assert step == 1
+    assert best == pytest.approx(score(batch[0], RATE), abs=1e-5)
+
+
+def test_plot(batch):
+    mpl.use("Agg")
+    metric = JSQAMetric(RATE)
+    metric.update(batch)
+    _, axes = metric.plot()
+    assert axes.get_ylim()[0] <= 1
+    assert axes.get_ylim()[1] >= 5
+
+
+def test_wrong_arguments():
+    for arguments, message in [
+        ({"sample_rate": None}, "`sample_rate`"),
+        ({"sample_rate": RATE, "reduction": "sum"}, "`reduction`"),
+        ({"sample_rate": RATE, "model": nn.Linear(1, 1)}, "`model`"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            JSQAMetric(**arguments)
+
+
+class Parent(nn.Module):
+    def __init__(self, with_metric: bool) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+        if with_metric:
+            self.mos = JSQAMetric(RATE)
+
+
+def test_nothing_leaks_into_a_parent(batch):
+    parent, old = Parent(True), Parent(False)
+    expected = parent.mos(batch)
+    assert len(list(parent.parameters())) == 2
+    assert parent.state_dict().keys() == old.state_dict().keys()
+    parent.load_state_dict(old.state_dict(), strict=True)
+    parent.train()
+    assert parent.mos(batch) == expected
+    parent.half()
+    assert parent.mos(batch) == expected
+    parent.to("cpu").double().eval()
+    assert parent.mos(batch) == expected
+
+
+def test_in_a_lightning_trainer_the_metric_rises_with_training(tmp_path, speech, noisy):
+    lightning = pytest.importorskip("lightning", reason="needs the extra `test`")
+    clean = torch.from_numpy(speech[:80000].reshape(5, 16000))
+    pairs = torch.utils.data.TensorDataset(torch.from_numpy(noisy[:80000].reshape(5, 16000)), clean)
+
+    class Enhancer(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mix = nn.Parameter(torch.tensor(0.0))
+            self.mos, self.loss = JSQAMetric(RATE), MeanMetric()
+
+        def forward(self, noisy, clean):
+            return noisy + torch.sigmoid(self.mix) * (clean - noisy)
+
+        def training_step(self, batch, index):
+            return torch.nn.functional.l1_loss(self(*batch), batch[1]) * 100
+
+        def validation_step(self, batch, index):
+            self.mos.update(self(*batch))
+            self.log("val/mos", self.mos, on_epoch=True)
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=5.0)
+
+        def on_validation_epoch_end(self):
+            history.append(self.mos.compute().item())
+
+    history: list[float] = []
+    module, loader = Enhancer(), torch.utils.data.DataLoader(pairs, 2)
+    trainer = lightning.Trainer(
+        default_root_dir=tmp_path, max_epochs=3, logger=False, enable_progress_bar=False, accelerator="cpu",
+        enable_model_summary=False, num_sanity_val_steps=0,
+    )  # fmt: skip
+    trainer.fit(module, loader, loader)
+    assert history[-1] > history[0]
+    with torch.no_grad():
+        expected = score(torch.cat([module(*b) for b in loader]), RATE).mean()
+    assert trainer.callback_metrics["val/mos"].item() == pytest.approx(expected.item(), abs=1e-4)
+    checkpoint = torch.load(trainer.checkpoint_callback.best_model_path, weights_only=False)
+    assert list(checkpoint["state_dict"]) == ["mix"]
+
+
+DDP = """
+import os, sys, torch, torch.distributed as dist
+from jsqa_metric import JSQAMetric
+rank = int(sys.argv[1])
+dist.init_process_group("gloo", init_method=sys.argv[2], rank=rank, world_size=2)
+torch.manual_seed(0)
+clips = 0.1 * torch.randn(5, 8000) * torch.logspace(-2, 0, 8000)
+part = clips[:4] if rank == 0 else clips[4:]
+mean, every = JSQAMetric(16000), JSQAMetric(16000, reduction="none")
+for metric in (mean, every):
+    metric.update(part)
+mean, every = mean.compute(), every.compute()
+one = JSQAMetric(16000, sync_on_compute=False)
+one.update(clips)
+assert torch.allclose(mean, one.compute(), atol=1e-5), (mean, one.compute())
+assert every.shape == (5,), every.shape
+dist.destroy_process_group()
+"""
+
+
+def test_two_processes_with_unequal_batches_equal_one(tmp_path):
+    address = f"file://{tmp_path / 'rendezvous'}"
+    ranks = [
+        subprocess.Popen([sys.executable, "-c", DDP, str(rank), address], stderr=subprocess.PIPE, text=True, cwd=ROOT)
+        for rank in (0, 1)
+    ]
+    for process in ranks:
+        _, errors = process.communicate(timeout=240)
+        assert process.returncode == 0, errors

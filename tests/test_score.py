@@ -1,0 +1,317 @@
+"""`score`: what goes in, what comes out, and what is refused."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+from conftest import EXAMPLES
+
+from jsqa_metric import AudioError, ScoreDetails, load_model, score
+
+RATE = 16000
+
+
+def test_one_clip_gives_a_float(speech):
+    for clip in (speech, torch.from_numpy(speech), EXAMPLES / "english_clean.flac", str(EXAMPLES / "english_clean.flac")):
+        mos = score(clip, None if isinstance(clip, (str, type(EXAMPLES))) else RATE)
+        assert isinstance(mos, float)
+        assert 1 <= mos <= 5
+
+
+def test_a_path_an_array_and_a_tensor_score_the_same(speech):
+    scores = [score(EXAMPLES / "english_clean.flac"), score(speech, RATE), score(torch.from_numpy(speech), RATE)]
+    assert scores == pytest.approx([scores[0]] * 3, abs=1e-6)
+
+
+def test_any_leading_shape(speech):
+    clips = speech[:48000].reshape(1, 3, 16000)
+    scores = score(clips, RATE)
+    assert isinstance(scores, np.ndarray)
+    assert scores.shape == (1, 3)
+    tensor = score(torch.from_numpy(clips), RATE)
+    assert isinstance(tensor, torch.Tensor)
+    assert tensor.shape == (1, 3)
+    np.testing.assert_allclose(scores, tensor, atol=1e-6)
+    assert scores[0, 1] == pytest.approx(score(clips[0, 1], RATE), abs=1e-5)
+    assert score(speech[None], RATE).shape == (1,)
+    assert score(np.zeros((0, 16000)), RATE).shape == (0,)
+
+
+def test_lists_of_different_lengths(speech):
+    clips = [speech, speech[:20000], speech[:1600]]
+    alone = [score(clip, RATE) for clip in clips]
+    np.testing.assert_allclose(score(clips, RATE), alone, atol=1e-5)
+    tensors = score([torch.from_numpy(clip) for clip in clips], RATE)
+    assert isinstance(tensors, torch.Tensor)
+    np.testing.assert_allclose(tensors, alone, atol=1e-5)
+    paths = sorted(EXAMPLES.glob("*.flac"))
+    np.testing.assert_allclose(score(paths), [score(path) for path in paths], atol=1e-5)
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 44100, 48000, 96000])
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_batch_equals_one_by_one_at_every_rate_whatever_the_padding(speech, rate, batch_size):
+    lengths = np.array([30000, 20001, 4800, 0, 300])
+    batch = np.full((5, 31000), 5.0, np.float32)
+    for row, length in zip(batch, lengths, strict=True):
+        row[:length] = speech[5000 : 5000 + length]
+    with pytest.warns(UserWarning, match="not scored"):
+        together = score(batch, rate, lengths=lengths, batch_size=batch_size)
+    alone = [score(row[:n], rate) if n >= rate / 10 else math.nan for row, n in zip(batch, lengths, strict=True)]
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_order_does_not_matter(speech):
+    clips = [speech[i * 9000 : i * 9000 + 3000 * (i + 1)] for i in range(6)]
+    np.testing.assert_allclose(score(clips, RATE), score(clips[::-1], RATE)[::-1], atol=1e-5)
+
+
+def test_repeated_runs_are_bit_identical(speech):
+    clips = speech[:64000].reshape(4, 16000)
+    assert (score(clips, 22050) == score(clips, 22050)).all()
+
+
+def test_noise_scores_below_clean_speech(speech, noisy):
+    assert score(noisy, RATE) < score(speech, RATE) - 1
+
+
+def test_integers_are_scaled_by_their_type(speech):
+    clip = speech[:32000]
+    expected = score(np.round(clip * 32767) / 32768, RATE)
+    int16 = np.round(clip * 32767).astype(np.int16)
+    assert score(int16, RATE) == pytest.approx(expected, abs=1e-5)
+    assert score(torch.from_numpy(int16), RATE) == pytest.approx(expected, abs=1e-5)
+    assert score(int16.astype(np.int32) << 16, RATE) == pytest.approx(expected, abs=1e-5)
+    assert score((int16.astype(np.int32) + 32768).astype(np.uint16), RATE) == pytest.approx(expected, abs=1e-5)
+    assert score(clip.astype(np.float64), RATE) == pytest.approx(score(clip, RATE), abs=1e-5)
+    assert score((int16 // 256 + 128).astype(np.uint8), RATE) < expected  # 8 bit is heard
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.bool_, np.complex64, "S1"])
+def test_types_without_a_full_scale_are_refused(dtype):
+    with pytest.raises(ValueError, match="must be floating point or 8, 16 or 32 bit integer"):
+        score(np.zeros(16000, dtype), RATE)
+
+
+def test_unusual_memory_layouts(speech, tmp_path):
+    expected = score(speech, RATE)
+    wide = np.zeros((len(speech), 3), np.float32)
+    wide[:, 1] = speech
+    assert score(wide[:, 1], RATE) == pytest.approx(expected, abs=1e-6)
+    assert score(torch.from_numpy(wide)[:, 1], RATE) == pytest.approx(expected, abs=1e-6)
+    assert score(speech[::-1][::-1], RATE) == pytest.approx(expected, abs=1e-6)
+    assert score(speech.astype(">f4"), RATE) == pytest.approx(expected, abs=1e-6)
+    np.save(tmp_path / "clip.npy", speech)
+    mapped = np.load(tmp_path / "clip.npy", mmap_mode="r")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert score(mapped, RATE) == pytest.approx(expected, abs=1e-6)
+
+
+UNSCORABLE = {
+    "empty": (np.zeros(0, np.float32), "empty"),
+    "short": (np.ones(1599, np.float32) / 9, "too short: 0.0999 s is less than 0.1 s"),
+    "wrong axis": (np.ones((16000, 2), np.float32)[0], "is time the last axis"),
+    "silent": (np.zeros(16000, np.float32), "silent"),
+    "nan": (np.where(np.arange(16000) == 700, np.nan, 0.1), "NaN or infinite"),
+    "inf": (np.where(np.arange(16000) == 700, np.inf, 0.1), "NaN or infinite"),
+    "unscaled": (np.full(16000, 20000.0), "scale integer samples"),
+}
+
+
+@pytest.mark.parametrize("kind", UNSCORABLE)
+def test_what_cannot_be_scored_is_nan_with_a_reason_and_spoils_nothing(speech, kind):
+    clip, reason = UNSCORABLE[kind]
+    with pytest.warns(UserWarning, match=reason):
+        assert math.isnan(score(clip, RATE))
+    with pytest.warns(UserWarning, match="1 of 2 clips not scored"):
+        scores = score([clip, speech.astype(clip.dtype)], RATE)
+    assert math.isnan(scores[0])
+    assert scores[1] == pytest.approx(score(speech, RATE), abs=1e-5)
+    with pytest.warns(UserWarning, match=reason):
+        details = score(clip, RATE, return_details=True)
+    assert reason in details.reason
+    assert math.isnan(details.mos)
+
+
+def test_the_shortest_clip_is_scored(speech):
+    assert 1 <= score(speech[8000:9600], RATE) <= 5
+
+
+def test_samples_over_full_scale_are_taken_as_they_are(speech):
+    assert 1 <= score(speech * (2 / np.abs(speech).max()), RATE) <= 5
+
+
+def test_bad_arguments_are_errors(speech, tmp_path):
+    for arguments, message in [
+        ({"audio": speech}, "`sample_rate`"),
+        ({"audio": speech, "sample_rate": -1}, "`sample_rate`"),
+        ({"audio": speech, "sample_rate": 16000.5}, "`sample_rate`"),
+        ({"audio": speech, "sample_rate": float("nan")}, "`sample_rate`"),
+        ({"audio": 3.0, "sample_rate": RATE}, "`audio`"),
+        ({"audio": np.float32(3), "sample_rate": RATE}, "`audio`"),
+        ({"audio": np.array(3.0), "sample_rate": RATE}, "at least 1 axes"),
+        ({"audio": [speech, "file.wav"], "sample_rate": RATE}, "list of"),
+        ({"audio": [speech[None]], "sample_rate": RATE}, "one clip per item"),
+        ({"audio": speech[None], "sample_rate": RATE, "lengths": [99999999]}, "`lengths`"),
+        ({"audio": speech[None], "sample_rate": RATE, "lengths": [0.5]}, "`lengths`"),
+        ({"audio": speech[None], "sample_rate": RATE, "lengths": [1, 2]}, "`lengths`"),
+        ({"audio": [speech], "sample_rate": RATE, "lengths": [5]}, "`lengths`"),
+        ({"audio": speech, "sample_rate": RATE, "batch_size": 0}, "`batch_size`"),
+        ({"audio": speech, "sample_rate": RATE, "channel": "left"}, "`channel`"),
+        ({"audio": speech, "sample_rate": RATE, "channel": "first"}, "at least 2 axes"),
+        ({"audio": speech, "sample_rate": RATE, "model": "no-such-model"}, "no model 'no-such-model'"),
+        ({"audio": speech, "sample_rate": RATE, "model": 3}, "`model`"),
+        ({"audio": speech, "sample_rate": RATE, "device": "abacus"}, "`device`"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            score(**arguments)
+
+
+def test_a_single_file_that_cannot_be_read_is_an_error_in_a_list_a_nan(tmp_path):
+    text = tmp_path / "text.wav"
+    text.write_text("this is no audio " * 100)
+    with pytest.raises(AudioError, match="not a readable audio file"):
+        score(text)
+    with pytest.raises(FileNotFoundError):
+        score(tmp_path / "missing.wav")
+    with pytest.raises(AudioError, match="not a file"):
+        score(tmp_path)
+    with pytest.warns(UserWarning, match="3 of 4 clips not scored"):
+        scores = score([text, tmp_path / "missing.wav", EXAMPLES / "english_clean.flac", tmp_path])
+    assert np.isnan(scores).tolist() == [True, True, False, True]
+
+
+def test_channels_of_files_and_arrays(speech, noisy, write_wav):
+    stereo = np.stack([speech, noisy])
+    path = write_wav("stereo.wav", stereo.T, subtype="FLOAT")
+    for channel, expected in [("mean", stereo.mean(0)), ("first", speech), (1, noisy), ("1", noisy)]:
+        assert score(path, channel=channel) == pytest.approx(score(expected, RATE), abs=1e-5)
+        assert score(stereo, RATE, channel=channel) == pytest.approx(score(expected, RATE), abs=1e-5)
+    assert score(path) == score(path, channel="mean")
+    assert score(stereo, RATE).shape == (2,), "without a channel, leading indices are clips"
+    with pytest.warns(UserWarning, match="no channel 5"):
+        assert math.isnan(score(path, channel=5))
+    six = np.tile(speech, (6, 1))
+    assert score(six, RATE, channel="mean") == pytest.approx(score(speech, RATE), abs=1e-4)
+
+
+@pytest.mark.parametrize("rate", [16000, 44100])
+def test_a_file_scores_as_the_array_in_it_also_in_windows(speech, write_wav, rate):
+    long = np.tile(speech, 12)[: 30 * rate]
+    path = write_wav("long.wav", long, rate, subtype="FLOAT")
+    from_file, from_array = score(path, return_details=True), score(long, rate, return_details=True)
+    assert from_file.mos == pytest.approx(from_array.mos, abs=1e-6)
+    assert len(from_file.windows) > 1
+    assert from_file.windows[0].start_s == 0
+    assert from_file.windows[-1].end_s == pytest.approx(len(long) / rate)
+    assert from_file.mos == pytest.approx(np.mean([w.mos for w in from_file.windows]), abs=1e-6)
+
+
+def test_silent_windows_of_a_long_clip_do_not_count(speech):
+    padded = np.concatenate([speech, np.zeros(40 * RATE, np.float32), speech])
+    details = score(padded, RATE, return_details=True)
+    silent = [w for w in details.windows if math.isnan(w.mos)]
+    assert silent
+    assert details.mos == pytest.approx(np.mean([w.mos for w in details.windows if not math.isnan(w.mos)]), abs=1e-6)
+
+
+def test_shifting_a_long_clip_by_a_sample_moves_its_score_by_less_than_a_hundredth(speech, noisy):
+    long = np.concatenate([speech, noisy, speech, noisy, speech])
+    scores = [score(long[i:], RATE) for i in (0, 1, 2, 50)]
+    assert np.ptp(scores) < 0.01
+
+
+def test_one_more_window_moves_the_score_little(speech):
+    window = int(12 * RATE)
+    long = np.tile(speech, 4)
+    assert abs(score(long[:window], RATE) - score(long[: window + 1], RATE)) < 0.1
+
+
+def test_gradients_reach_the_waveform_through_resampling(noisy):
+    for rate in (8000, 16000, 44100):
+        wav = torch.from_numpy(noisy[:64000].reshape(2, -1).copy()).requires_grad_()
+        lengths = torch.tensor([32000, 20000])
+        score(wav, rate, lengths=lengths).sum().backward()
+        assert wav.grad.isfinite().all()
+        assert wav.grad[0].abs().max() > 0
+        assert (wav.grad[1, 20000:] == 0).all()
+    one = torch.from_numpy(noisy[:32000].copy()).requires_grad_()
+    mos = score(one, RATE)
+    assert isinstance(mos, torch.Tensor)
+    assert mos.dim() == 0
+    with torch.no_grad():
+        assert isinstance(score(one, RATE), float)
+
+
+def test_the_gradient_points_to_better_scores(noisy):
+    wav = torch.from_numpy(noisy[:48000].copy()).requires_grad_()
+    before = score(wav, RATE)
+    before.backward()
+    step = wav.detach() + 1e-3 * wav.grad / wav.grad.norm() * wav.detach().norm()
+    assert score(step, RATE) > before.item()
+
+
+def test_unscorable_clips_have_zero_gradient_beside_others(noisy):
+    wav = torch.from_numpy(np.stack([noisy[:32000], np.zeros(32000, np.float32)])).requires_grad_()
+    with pytest.warns(UserWarning, match="silent"):
+        scores = score(wav, RATE)
+    scores[~scores.isnan()].sum().backward()
+    assert wav.grad.isfinite().all()
+    assert (wav.grad[1] == 0).all()
+
+
+def test_mixed_precision_around_does_not_change_the_score(speech):
+    tensor = torch.from_numpy(speech)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = score(tensor, RATE)
+    assert inside == score(tensor, RATE)
+    assert score(tensor.bfloat16(), RATE) == pytest.approx(score(tensor, RATE), abs=0.3)
+
+
+def test_inference_mode_first_does_not_spoil_later_gradients(speech):
+    from jsqa_metric import hub
+
+    hub._load.cache_clear()
+    with torch.inference_mode():
+        score(torch.from_numpy(speech), RATE)
+    wav = torch.from_numpy(speech.copy()).requires_grad_()
+    score(wav, RATE).backward()
+    assert wav.grad.abs().max() > 0
+
+
+def test_details(speech):
+    details = score(speech, RATE, return_details=True)
+    assert isinstance(details, ScoreDetails)
+    assert details.reason is None
+    assert details.sample_rate == RATE
+    assert details.duration_s == pytest.approx(len(speech) / RATE)
+    several = score(speech[:32000].reshape(2, 16000), RATE, return_details=True)
+    assert [d.duration_s for d in several] == [1.0, 1.0]
+
+
+def test_a_loaded_model_can_be_passed(speech):
+    assert score(speech, RATE, model=load_model()) == score(speech, RATE)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+def test_file_formats(speech, write_wav, suffix):
+    path = write_wav(f"clip.{suffix}", speech)
+    assert score(path) == pytest.approx(score(sf.read(path, dtype="float32")[0], RATE), abs=1e-4)
+
+
+def test_odd_rates_do_not_exhaust_memory(speech):
+    assert score(speech, 15999) == pytest.approx(score(speech, RATE), abs=0.05)
+
+
+def test_threads_seed_and_dtype_are_left_alone(speech):
+    threads, state = torch.get_num_threads(), torch.random.get_rng_state()
+    score(speech, RATE)
+    assert torch.get_num_threads() == threads
+    assert (torch.random.get_rng_state() == state).all()
+    assert torch.get_default_dtype() == torch.float32
