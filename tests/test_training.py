@@ -122,18 +122,12 @@ def recipe(folder, *changes):
     return train.read_recipe("training/recipes/default.yaml", [*small, *changes])
 
 
-def test_train_resume_publish_and_score(labelled_set, tmp_path, speech):
+def test_train_publish_and_score(labelled_set, tmp_path, speech):
     folder, _ = labelled_set
-    torch.use_deterministic_algorithms(True)
-    try:
-        best = train.train(recipe(folder), tmp_path / "run")
-    finally:
-        torch.use_deterministic_algorithms(False)
+    best = train.train(recipe(folder), tmp_path / "run")
     assert best.exists()
     last = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
     assert last["global_step"] == 6
-    train.train(recipe(folder, "trainer.max_epochs=3", "module.learning_rate=0.001"), tmp_path / "run")
-    assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"] == 9
 
     publish.main([str(best), str(tmp_path / "model"), "--revision", "test"])
     model = load_model(tmp_path / "model", revision="test")

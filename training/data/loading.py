@@ -1,0 +1,116 @@
+"""Loading in an order that is a pure function of the seed and the number of batches done: exact resume, DDP.
+
+Lightning counts on after a resume but would start an epoch's data from its beginning. `TrainingSampler` instead
+asks how many batches are done, so an interrupted run sees exactly the data that it would have seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import lightning
+import torch
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from training.data.labelled import LabelledData, collate_cropped
+
+
+class TrainingSampler(DistributedSampler[Any]):
+    """Indices of this process, from the first batch that is not done yet to the end of its epoch.
+
+    Args:
+        dataset: What to draw from.
+        trainer: Tells which process this is and how many batches are done.
+        batch_size: Items in a batch of one process.
+        seed: Of the shuffling.
+        endless: Instead of shuffling, go on counting, so that no index comes twice (for data drawn by index).
+    """
+
+    def __init__(
+        self, dataset: Dataset[Any], trainer: lightning.Trainer, batch_size: int, seed: int, endless: bool = False
+    ) -> None:
+        super().__init__(dataset, trainer.world_size, trainer.global_rank, shuffle=False, drop_last=True)
+        self.trainer, self.batch_size, self.shuffle_seed, self.endless = trainer, batch_size, seed, endless
+        self.batches = self.num_samples // batch_size
+        if not self.batches:
+            raise ValueError(f"{self.num_samples} items a process do not fill a batch of {batch_size}")
+
+    def __len__(self) -> int:
+        return self.batches * self.batch_size
+
+    def __iter__(self) -> Iterator[int]:
+        accumulate = self.trainer.accumulate_grad_batches
+        steps_per_epoch = -(-self.batches // accumulate)
+        epoch, steps = divmod(self.trainer.global_step, steps_per_epoch)
+        size = len(self) * self.num_replicas
+        if self.endless:
+            order = torch.arange(epoch * size, (epoch + 1) * size)
+        else:
+            generator = torch.Generator().manual_seed(self.shuffle_seed * 1_000_003 + epoch)
+            order = torch.randperm(self.num_samples * self.num_replicas, generator=generator)[:size]
+        mine = order[self.rank :: self.num_replicas]
+        return iter(mine[steps * accumulate * self.batch_size :].tolist())
+
+
+def training_loader(
+    dataset: Dataset[Any],
+    trainer: lightning.Trainer,
+    batch_size: int,
+    collate: Callable[[Any], Any],
+    seed: int,
+    endless: bool = False,
+    workers: int = 0,
+) -> DataLoader[Any]:
+    """A loader of whole batches in a reproducible order; see `TrainingSampler`."""
+    sampler = TrainingSampler(dataset, trainer, batch_size, seed, endless)
+    # with a generator of its own, the loader does not move the global one, which dropout and cropping use
+    own = torch.Generator().manual_seed(seed)
+    return DataLoader(
+        dataset, batch_size, sampler=sampler, collate_fn=collate, num_workers=workers, drop_last=True, generator=own
+    )
+
+
+class SeedSteps(lightning.Callback):
+    """Seeds torch before every step from the seed, the step and the process: the rest of exact resume."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def _seed(self, trainer: lightning.Trainer) -> None:
+        torch.manual_seed((self.seed * 1_000_003 + trainer.global_step) * 1009 + trainer.global_rank)
+
+    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Before the first batch of a new or resumed run."""
+        self._seed(trainer)
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Validation came between."""
+        self._seed(trainer)
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule, outputs: Any, batch: Any, batch_index: int
+    ) -> None:
+        """Before the next batch is put together."""
+        self._seed(trainer)
+
+
+class ResumableLabelledData(LabelledData):
+    """`LabelledData` in the order of `TrainingSampler`.
+
+    Args:
+        train: Folder of the training set.
+        valid: Folder of the validation set.
+        batch_size: Clips in a batch of one process.
+        limit: Use only the first so many training clips (0: all).
+        seed: Of the shuffling.
+    """
+
+    def __init__(self, train: str, valid: str, batch_size: int = 32, limit: int = 0, seed: int = 1) -> None:
+        super().__init__(train, valid, batch_size, limit)
+        self.seed = seed
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled batches."""
+        assert self.trainer is not None
+        return training_loader(self.train_set, self.trainer, self.batch_size, collate_cropped, self.seed)

@@ -1,0 +1,141 @@
+"""Lightning data modules: JND pairs for pretraining, rated clips for fine-tuning and contrastive regression."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from training.data.corpus import read_audio
+from training.data.jnd_pairs import DrawnPairs, JndPairs, WrittenPairs, collate_pairs
+from training.data.labelled import Calibration, collate, collate_cropped, read_set
+from training.data.loading import training_loader
+from training.data.readers import RatedClip, open_corpus, open_rated
+
+Source = str | Mapping[str, Any]
+
+
+class JndPairData(lightning.LightningDataModule):
+    """JND pairs, drawn on the fly or from a written corpus.
+
+    Args:
+        speech: Clean speech, as for `open_corpus`.
+        noise: Noise, as for `open_corpus`.
+        written: Folder of a corpus that `training.jnd_corpus` wrote, instead of the two.
+        seconds: Shortest and longest utterance.
+        pairs_per_epoch: Where pairs are drawn, how many count as an epoch.
+        batch_size: Pairs in a batch of one process; a batch has twice as many signals.
+        workers: Processes that draw pairs.
+        seed: Of the pairs.
+    """
+
+    def __init__(
+        self,
+        speech: Source | None = None,
+        noise: Source | None = None,
+        written: str | None = None,
+        seconds: tuple[float, float] = (4.0, 4.0),
+        pairs_per_epoch: int = 2000,
+        batch_size: int = 8,
+        workers: int = 0,
+        seed: int = 1,
+    ) -> None:
+        super().__init__()
+        if (written is None) != (speech is not None and noise is not None):
+            raise ValueError("give either `speech` and `noise`, or `written`")
+        self.speech, self.noise, self.written, self.seconds = speech, noise, written, tuple(seconds)
+        self.pairs_per_epoch, self.batch_size, self.workers, self.seed = pairs_per_epoch, batch_size, workers, seed
+
+    def setup(self, stage: str) -> None:
+        """Find the recordings."""
+        self.train_set: Dataset[Tensor]
+        if self.written is not None:
+            self.train_set = WrittenPairs(self.written)
+        else:
+            pairs = JndPairs(open_corpus(self.speech), open_corpus(self.noise), self.seconds)
+            self.train_set = DrawnPairs(pairs, self.seed, self.pairs_per_epoch)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Pairs that never come again, or the written ones shuffled."""
+        assert self.trainer is not None
+        endless = self.written is None
+        return training_loader(
+            self.train_set, self.trainer, self.batch_size, collate_pairs, self.seed, endless, self.workers
+        )
+
+
+class RatedSet(Dataset[tuple[Tensor, Tensor]]):
+    """Rated clips at `SAMPLE_RATE` with their MOS, kept in memory (int16) once they have been read."""
+
+    def __init__(self, clips: Sequence[RatedClip]) -> None:
+        self.clips = clips
+        self.audio: list[Tensor | None] = [None] * len(clips)
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        audio = self.audio[index]
+        if audio is None:
+            samples = np.clip(read_audio(self.clips[index].path) * 32768, -32768, 32767)
+            audio = self.audio[index] = torch.from_numpy(samples.astype(np.int16))
+        return audio.float() / 32768, torch.tensor([self.clips[index].mos], dtype=torch.float32)
+
+
+def simulated_as_rated(train: str | Path, valid: str | Path) -> tuple[list[RatedClip], list[RatedClip]]:
+    """Two sets of `training.build_set` with the MOS that their teachers' mixture gives, calibrated on the first."""
+    sets = read_set(train), read_set(valid)
+    calibration = Calibration.fit(sets[0])
+    first, second = (
+        [
+            RatedClip(clip.path, float(targets[0]), clip.condition)
+            for clip, targets in zip(clips, calibration.targets(clips), strict=True)
+        ]
+        for clips in sets
+    )
+    return first, second
+
+
+class RatedData(lightning.LightningDataModule):
+    """Clips with a MOS: the NISQA corpus, a plain folder, or sets that `training.build_set` made.
+
+    Args:
+        train: As for `open_rated`, or `{layout: simulated, root: sets/train}`.
+        valid: The same for validation; simulated sets only in both places.
+        batch_size: Clips in a batch of one process.
+        limit: Use only the first so many training clips (0: all).
+        valid_limit: The same for validation.
+        seed: Of the shuffling.
+    """
+
+    def __init__(
+        self, train: Source, valid: Source, batch_size: int = 8, limit: int = 0, valid_limit: int = 0, seed: int = 1
+    ) -> None:
+        super().__init__()
+        self.sources, self.limits = (train, valid), (limit, valid_limit)
+        self.batch_size, self.seed = batch_size, seed
+
+    def setup(self, stage: str) -> None:
+        """Find the clips; they are read when they are first needed."""
+        layouts = [s.get("layout") if isinstance(s, Mapping) else None for s in self.sources]
+        if layouts == ["simulated", "simulated"]:
+            clips = simulated_as_rated(*(s["root"] for s in self.sources))  # type: ignore[index]
+        else:
+            clips = (open_rated(self.sources[0]), open_rated(self.sources[1]))
+        self.train_set, self.valid_set = (RatedSet(c[: n or None]) for c, n in zip(clips, self.limits, strict=True))
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled batches, cropped to one length."""
+        assert self.trainer is not None
+        return training_loader(self.train_set, self.trainer, self.batch_size, collate_cropped, self.seed)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Batches in order."""
+        own = torch.Generator().manual_seed(0)  # leaves the global one alone
+        return DataLoader(self.valid_set, 16, collate_fn=collate, generator=own)
