@@ -135,6 +135,8 @@ def test_wrong_arguments():
     ]:
         with pytest.raises(ValueError, match=message):
             JSQAMetric(**arguments)
+    with pytest.raises(ValueError, match="`preds` must be a tensor"):
+        JSQAMetric(RATE).update([[0.0] * RATE])
 
 
 class Parent(nn.Module):

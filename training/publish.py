@@ -10,14 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from jsqa_metric.hub import read_folder, write_folder
-from training.regression import Regression
+from training.checkpoints import read_model
 
 
 def publish(checkpoint: Path, folder: Path, revision: str) -> None:
     """Write the model of a checkpoint under a revision's name, and read it back as users will."""
-    module = Regression.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
-    module.model.config = replace(module.model.config, revision=revision)
-    write_folder(module.model, folder)
+    model = read_model(checkpoint)
+    model.config = replace(model.config, revision=revision)
+    write_folder(model, folder)
     read_folder(folder)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from torchmetrics import MetricCollection
@@ -41,6 +43,12 @@ class Regression(lightning.LightningModule):
             {"pcc": PearsonCorrCoef(), "srcc": SpearmanCorrCoef(), "mae": MeanAbsoluteError()}
             | {"rmse": MeanSquaredError(squared=False)},
             prefix="valid/",
+        )
+
+    def best_checkpoint(self, path: Path) -> lightning.Callback:
+        """What decides which epoch's weights go to `path`: the correlation on the validation set."""
+        return ModelCheckpoint(
+            path.parent, filename=path.stem, monitor="valid/pcc", mode="max", enable_version_counter=False
         )
 
     def losses(self, mos: Tensor, tasks: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,8 +2,10 @@
 
     python -m training.train training/recipes/default.yaml --out runs/default [--set data.limit=2000 ...]
 
-Checkpoints, CSV and TensorBoard logs go to the output folder; `last.ckpt` there is resumed if the command is
-run again, `best.ckpt` is the one with the highest correlation on the validation set.
+The recipe's `task` says what is trained (see `TASKS`). Checkpoints, CSV and TensorBoard logs go to the output
+folder. `last.ckpt` there is resumed if the command is run again, with the same result as if nothing had come
+between; `best.ckpt` is the one that the task's own rule chooses (the highest correlation on the validation set;
+for pretraining, the first epoch after which the loss stopped falling).
 """
 
 from __future__ import annotations
@@ -18,8 +20,19 @@ import yaml
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from training.data.labelled import LabelledData
+from training.data.loading import ResumableLabelledData, SeedSteps
+from training.data.modules import JndPairData, RatedData
+from training.finetune import ContrastiveRegression, FineTuning
+from training.pretrain import Pretraining
 from training.regression import Regression
+
+TASKS: dict[str, tuple[type[lightning.LightningModule], type[lightning.LightningDataModule]]] = {
+    "regression": (Regression, ResumableLabelledData),
+    "jsqa_pretrain": (Pretraining, JndPairData),
+    "jsqa_finetune": (FineTuning, RatedData),
+    "scoreq": (ContrastiveRegression, RatedData),
+}
+"""What a recipe can ask for: the Lightning module and the data it learns from."""
 
 
 def read_recipe(path: str | Path, changes: list[str]) -> dict[str, Any]:
@@ -42,25 +55,32 @@ def read_recipe(path: str | Path, changes: list[str]) -> dict[str, Any]:
 
 
 def train(recipe: dict[str, Any], out: Path) -> Path:
-    """Train, or go on training, and return the path of the best checkpoint."""
+    """Train, or go on training, and return the path of the best checkpoint.
+
+    Raises:
+        ValueError: If the recipe's task is unknown.
+    """
+    task = recipe.get("task", "regression")
+    if task not in TASKS:
+        raise ValueError(f"`task` must be one of {sorted(TASKS)}, got {task!r}")
+    module_type, data_type = TASKS[task]
     lightning.seed_everything(recipe["seed"], verbose=False)
     torch.set_float32_matmul_precision("high")
-    best = ModelCheckpoint(out, filename="best", monitor="valid/pcc", mode="max", enable_version_counter=False)
-    # two that write one file, as Lightning saves either by steps or by epochs
-    last = [
-        ModelCheckpoint(out, filename="last", enable_version_counter=False, **when)
-        for when in ({"every_n_train_steps": 200}, {"every_n_epochs": 1, "save_on_train_epoch_end": True})
-    ]
+    module: Any = module_type(**recipe["module"])
+    data = data_type(**{"seed": recipe["seed"], **recipe["data"]})
+    best = out / "best.ckpt"
+    last = ModelCheckpoint(
+        out, filename="last", every_n_train_steps=200, save_on_train_epoch_end=True, enable_version_counter=False
+    )
     trainer = lightning.Trainer(
         default_root_dir=out,
-        callbacks=[best, *last, LearningRateMonitor()],
+        callbacks=[SeedSteps(recipe["seed"]), module.best_checkpoint(best), last, LearningRateMonitor()],
         logger=[CSVLogger(out, "csv", version=""), TensorBoardLogger(out, "tensorboard", version="")],
         **recipe["trainer"],
     )
-    data, module = LabelledData(**recipe["data"]), Regression(**recipe["module"])
     resume = out / "last.ckpt"
     trainer.fit(module, data, ckpt_path=resume if resume.exists() else None)
-    return Path(best.best_model_path)
+    return best
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -132,7 +132,7 @@ def _to_full_scale(signal: Tensor) -> Tensor:
     if signal.dtype == torch.uint8:
         return signal.float() / 128 - 1
     if signal.dtype in (torch.int8, torch.int16, torch.int32):
-        return (signal.double() / -float(torch.iinfo(signal.dtype).min)).float()
+        return signal.float() / -float(torch.iinfo(signal.dtype).min)
     raise ValueError(f"`audio` must be floating point or 8, 16 or 32 bit integer, got {signal.dtype}")
 
 

@@ -80,7 +80,12 @@ class JSQAMetric(Metric):
             preds: Waveforms.
             target: Not used; it is here so that metrics with a reference can stand beside in a collection.
             lengths: Samples of each clip in a padded batch.
+
+        Raises:
+            ValueError: If `preds` is no tensor, or `lengths` do not fit it.
         """
+        if not isinstance(preds, Tensor):
+            raise ValueError(f"`preds` must be a tensor, got {type(preds).__name__}")
         scores = score(
             preds[None] if preds.ndim == 1 else preds,
             self.sample_rate,

@@ -80,6 +80,9 @@ class JSQAModel(nn.Module, PyTorchModelHubMixin, library_name="jsqa_metric", tag
         config: What to build; see `ModelConfig`.
 
     Source: Fan and Williamson 2025 (JSQA), https://arxiv.org/abs/2507.11636.
+
+    >>> JSQAModel(ModelConfig(encoder="waveform", width=4)).eval()(torch.zeros(2, 8000)).shape
+    torch.Size([2])
     """
 
     def __init__(self, config: ModelConfig) -> None:

@@ -17,7 +17,7 @@ from training.data.labelled import LabelledData, collate_cropped
 
 
 class TrainingSampler(DistributedSampler[Any]):
-    """Indices of this process, from the first batch that is not done yet to the end of its epoch.
+    """Indices of this process for as many batches as an epoch has, from the first batch that is not done yet.
 
     Args:
         dataset: What to draw from.
@@ -40,17 +40,19 @@ class TrainingSampler(DistributedSampler[Any]):
         return self.batches * self.batch_size
 
     def __iter__(self) -> Iterator[int]:
-        accumulate = self.trainer.accumulate_grad_batches
-        steps_per_epoch = -(-self.batches // accumulate)
-        epoch, steps = divmod(self.trainer.global_step, steps_per_epoch)
+        done = self.trainer.fit_loop.total_batch_idx + 1  # counts over all epochs, and is restored on resume
+        epoch, batches = divmod(done, self.batches)
+        first = self._epoch(epoch)[batches * self.batch_size :]
+        return iter([*first, *self._epoch(epoch + 1)][: len(self)])
+
+    def _epoch(self, epoch: int) -> list[int]:
         size = len(self) * self.num_replicas
         if self.endless:
             order = torch.arange(epoch * size, (epoch + 1) * size)
         else:
             generator = torch.Generator().manual_seed(self.shuffle_seed * 1_000_003 + epoch)
             order = torch.randperm(self.num_samples * self.num_replicas, generator=generator)[:size]
-        mine = order[self.rank :: self.num_replicas]
-        return iter(mine[steps * accumulate * self.batch_size :].tolist())
+        return order[self.rank :: self.num_replicas].tolist()
 
 
 def training_loader(

@@ -176,7 +176,8 @@ def _all_there(corpus: str, clips: list[RatedClip]) -> list[RatedClip]:
 def _read_table(table: Path, needed: Sequence[str]) -> list[dict[str, str]]:
     with table.open(newline="", encoding="utf-8-sig") as handle:
         reader = csv.DictReader(handle)
-        absent = [name for name in needed if name not in (reader.fieldnames or ())]
+        there = list(reader.fieldnames or ())
+        absent = [name for name in needed if name not in there]
         if absent:
-            raise ValueError(f"{table} lacks the columns {', '.join(absent)}; it has {', '.join(reader.fieldnames or ())}")
+            raise ValueError(f"{table} lacks the columns {', '.join(absent)}; it has {', '.join(there)}")
         return list(reader)

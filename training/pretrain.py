@@ -1,0 +1,65 @@
+"""JSQA's contrastive pretraining on JND pairs: the Lightning module."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+
+from jsqa_metric import JSQAModel, ModelConfig
+from training.checkpoints import FirstPlateau
+from training.losses import nt_xent
+
+
+def projection_head(size: int, dropout: float = 0.1) -> nn.Sequential:
+    """The paper's optional head: two layers that each halve the width; leaky ReLU and dropout on the first."""
+    return nn.Sequential(
+        nn.Linear(size, size // 2), nn.LeakyReLU(), nn.Dropout(dropout), nn.Linear(size // 2, size // 4)
+    )
+
+
+class Pretraining(lightning.LightningModule):
+    """Both signals of a JND pair get like embeddings, unlike those of all other signals of the batch.
+
+    Args:
+        model: Entries of `ModelConfig`; its head takes no part.
+        learning_rate: Of Adam.
+        temperature: τ of NT-Xent.
+        projection: Whether the projection head comes between the embedding and the loss.
+        plateau: Arguments of `FirstPlateau`, which chooses the epoch.
+    """
+
+    def __init__(
+        self,
+        model: dict[str, Any],
+        learning_rate: float = 1e-3,
+        temperature: float = 1.0,
+        projection: bool = False,
+        plateau: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        model = {"tasks": (), **model}
+        self.save_hyperparameters()
+        self.model = JSQAModel(ModelConfig(**model))
+        self.model.head.requires_grad_(False)
+        self.half = self.model.embedding_size // 2
+        self.projection = projection_head(self.half) if projection else nn.Identity()
+
+    def best_checkpoint(self, path: Path) -> lightning.Callback:
+        """What decides which epoch's weights go to `path`."""
+        return FirstPlateau(path, **(self.hparams["plateau"] or {}))
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
+        """Loss of a batch: all first signals, then all second ones."""
+        embedding = self.projection(self.model.embed(*batch)[:, : self.half])
+        loss = nt_xent(*embedding.chunk(2), temperature=self.hparams["temperature"])
+        self.log("train/loss", loss, on_step=True, on_epoch=True, prog_bar=True, sync_dist=True)
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam at a constant rate."""
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        return torch.optim.Adam(parameters, lr=self.hparams["learning_rate"])
