@@ -162,6 +162,16 @@ def test_usage_errors(capsys, tmp_path):
         main(["--nonsense"])
 
 
+def test_self_test_prints_the_golden_scores(capsys):
+    status, out, err = run(capsys, "--self-test")
+    assert status == 0
+    assert len(out.splitlines()) == 1 + len(list(EXAMPLES.glob("*.flac")))
+    assert "largest difference: 0.000" in err
+    for wrong in ([], ["--self-test", str(EXAMPLES)]):
+        with pytest.raises(SystemExit, match="2"):
+            main(wrong)
+
+
 def test_version_and_quiet(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["--version"])
@@ -173,3 +183,25 @@ def test_a_reader_that_goes_away_is_no_error():
     process = subprocess.run(f"{' '.join(COMMAND)} {EXAMPLES} | head -1", shell=True, capture_output=True, text=True)
     assert process.stdout.startswith("path,")
     assert "Traceback" not in process.stderr
+
+
+def test_files_damaged_at_random_are_scored_or_have_a_reason(tmp_path, speech):
+    rng = np.random.default_rng(0)
+    paths = []
+    for suffix in ("wav", "flac", "ogg", "mp3"):
+        sf.write(tmp_path / f"whole.{suffix}", speech[:24000], 16000)
+        whole = (tmp_path / f"whole.{suffix}").read_bytes()
+        for number in range(30):
+            damaged = bytearray(whole)
+            reach = 80 if rng.random() < 0.6 else len(damaged)  # headers more often than audio
+            for place in rng.integers(0, reach, rng.integers(1, 12)):
+                damaged[place] = rng.integers(256)
+            cut = int(rng.integers(1, len(damaged))) if rng.random() < 0.3 else len(damaged)
+            paths.append(tmp_path / f"{number}.{suffix}")
+            paths[-1].write_bytes(damaged[:cut])
+    with pytest.warns(UserWarning, match="not scored"):
+        details = score(paths, return_details=True)
+    assert len(details) == len(paths)
+    assert all((d.reason is None) == (1 <= d.mos <= 5) for d in details)
+    reasons = {d.reason.partition(" (")[0] for d in details if d.reason}
+    assert {"not a readable audio file", "damaged audio file"} <= reasons

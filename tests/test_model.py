@@ -91,6 +91,13 @@ def test_gradients_are_finite(model, speech, kind):
         assert wav.grad.abs().max() > 0
 
 
+def test_gradients_are_right(model):
+    model.double()
+    wav = 0.1 * torch.randn(2, 1800, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    lengths = torch.tensor([1800, 1650])
+    assert torch.autograd.gradcheck(lambda x: model(x, lengths), wav.requires_grad_(), fast_mode=True, atol=1e-4)
+
+
 def test_the_papers_encoder_has_the_papers_size():
     encoder = JSQAModel(ModelConfig(encoder="waveform", width=64)).encoder
     count = sum(p.numel() for p in encoder.parameters())

@@ -24,11 +24,8 @@ QUIET_IMPORT = """
 import socket, sys, builtins
 def refuse(*a, **k): raise AssertionError("network at import")
 socket.socket.connect = socket.getaddrinfo = refuse
-class NoTorchaudio:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torchaudio", "training", "lightning", "pesq", "sklearn"):
-            raise ImportError(f"{name} must not be imported")
-sys.meta_path.insert(0, NoTorchaudio())
+for name in ("torchaudio", "training", "lightning", "pesq", "sklearn"):
+    sys.modules[name] = None  # importing it is an error, asking whether it is there is not
 import torch
 before = torch.get_num_threads(), torch.get_default_dtype(), torch.random.initial_seed()
 import jsqa_metric, jsqa_metric.cli
@@ -128,3 +125,22 @@ def test_the_readme_names_the_version_and_every_public_name():
     readme = Path(ROOT / "README.md").read_text()
     for name in ("score", "JSQAMetric", "load_model", "available_models", "jsqa-score"):
         assert name in readme
+
+
+PEAK_MEMORY = """
+import resource, sys
+from jsqa_metric import score
+score(sys.argv[1])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+score(sys.argv[2])
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux only")
+def test_memory_does_not_grow_with_the_length_of_a_file(speech, write_wav):
+    short, long = np.tile(speech, 23), np.tile(speech, 23 * 15)  # 2 and 30 minutes
+    paths = [write_wav("short.wav", short), write_wav("long.wav", long)]
+    process = subprocess.run([sys.executable, "-c", PEAK_MEMORY, *paths], capture_output=True, text=True, check=True)
+    assert float(process.stdout) < 40, "MiB more for 28 minutes more (decoded they are 107 MiB)"
+    assert score(paths[0]) == pytest.approx(score(paths[1]), abs=0.05)

@@ -10,8 +10,9 @@ import pytest
 import soundfile as sf
 import torch
 from conftest import EXAMPLES
+from scipy.signal import resample_poly
 
-from jsqa_metric import AudioError, ScoreDetails, load_model, score
+from jsqa_metric import AudioError, JSQAModel, ModelConfig, ScoreDetails, load_model, score
 
 RATE = 16000
 
@@ -297,6 +298,8 @@ def test_details(speech):
 
 def test_a_loaded_model_can_be_passed(speech):
     assert score(speech, RATE, model=load_model()) == score(speech, RATE)
+    with pytest.raises(ValueError, match="training mode"):
+        score(speech, RATE, model=JSQAModel(ModelConfig(width=4)))
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
@@ -307,6 +310,16 @@ def test_file_formats(speech, write_wav, suffix):
 
 def test_odd_rates_do_not_exhaust_memory(speech):
     assert score(speech, 15999) == pytest.approx(score(speech, RATE), abs=0.05)
+
+
+RATES = [8000, 11025, 16000, 22050, 32000, 44100, 48000, 96000]
+
+
+@pytest.mark.parametrize("talker", ["english", "german"])
+def test_the_rate_of_the_same_content_does_not_matter(talker):
+    telephone = sf.read(EXAMPLES / f"{talker}_telephone.flac")[0]  # nothing above 4 kHz, so all rates hold it
+    scores = [score(resample_poly(telephone, rate // 25, RATE // 25), rate) for rate in RATES]
+    assert np.ptp(scores) < 0.1
 
 
 def test_threads_seed_and_dtype_are_left_alone(speech):

@@ -34,6 +34,9 @@ TASKS: dict[str, tuple[type[lightning.LightningModule], type[lightning.Lightning
 }
 """What a recipe can ask for: the Lightning module and the data it learns from."""
 
+SAVE_EVERY_STEPS = 200
+"""How often `last.ckpt` is written, besides the end of each epoch."""
+
 
 def read_recipe(path: str | Path, changes: list[str]) -> dict[str, Any]:
     """Read a recipe and apply changes like `data.limit=2000` (values are YAML).
@@ -69,12 +72,13 @@ def train(recipe: dict[str, Any], out: Path) -> Path:
     module: Any = module_type(**recipe["module"])
     data = data_type(**{"seed": recipe["seed"], **recipe["data"]})
     best = out / "best.ckpt"
-    last = ModelCheckpoint(
-        out, filename="last", every_n_train_steps=200, save_on_train_epoch_end=True, enable_version_counter=False
-    )
+    last = [
+        ModelCheckpoint(out, filename="last", enable_version_counter=False, **when)
+        for when in ({"every_n_train_steps": SAVE_EVERY_STEPS}, {"every_n_epochs": 1, "save_on_train_epoch_end": True})
+    ]
     trainer = lightning.Trainer(
         default_root_dir=out,
-        callbacks=[SeedSteps(recipe["seed"]), module.best_checkpoint(best), last, LearningRateMonitor()],
+        callbacks=[SeedSteps(recipe["seed"]), module.best_checkpoint(best), *last, LearningRateMonitor()],
         logger=[CSVLogger(out, "csv", version=""), TensorBoardLogger(out, "tensorboard", version="")],
         **recipe["trainer"],
     )

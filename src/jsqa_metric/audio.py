@@ -14,8 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 import soundfile as sf
@@ -196,9 +195,9 @@ def peak_error(peak: float) -> str | None:
     return None
 
 
-def is_path(item: object) -> bool:
+def is_path(item: object) -> TypeGuard[str | os.PathLike[str]]:
     """Whether an input names a file."""
-    return isinstance(item, (str, bytes, Path, os.PathLike))
+    return isinstance(item, (str, os.PathLike))
 
 
 def window_bounds(clip: Clip, seconds: float) -> Sequence[tuple[int, int]]:

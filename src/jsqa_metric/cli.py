@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 from jsqa_metric import __version__
 from jsqa_metric.audio import check_channel
 from jsqa_metric.engine import BATCH_SIZE, ScoreDetails, iter_details
+from jsqa_metric.functional import score
 from jsqa_metric.hub import load_model, resolve_device
 from jsqa_metric.model import JSQAModel
 from jsqa_metric.report import FORMATS, Row, format_rows, make_row, read_report, shown_path, summary, write_report
@@ -23,6 +26,7 @@ AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".ai
 """What is taken from folders; a file that is named is read whatever its name."""
 SAVE_SECONDS = 30.0
 """How often an unfinished report is written."""
+SELF_TEST_TOLERANCE = 1e-3
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
@@ -33,7 +37,8 @@ def get_parser() -> argparse.ArgumentParser:
         description="Predict how good speech sounds to people (MOS, 1 to 5).",
         epilog="Exit status: 0 all scored, 1 some files not scored (their rows say why), 2 wrong usage.",
     )
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="audio files and folders")
+    parser.add_argument("paths", nargs="*", metavar="PATH", help="audio files and folders")
+    parser.add_argument("--self-test", action="store_true", help="score the example clips and compare with what we got")
     parser.add_argument("-r", "--recursive", action="store_true", help="go into the folders of folders")
     parser.add_argument("-o", "--output", type=Path, help="report: .csv, .json or .jsonl (default: CSV on stdout)")
     parser.add_argument("--force", action="store_true", help="replace an existing report")
@@ -153,11 +158,29 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_FAILED if any(row["status"] != "ok" for row in report.rows) else EXIT_OK
 
 
+def self_test() -> int:
+    """Print the scores of the example clips beside the recorded ones; fail if one is off by more than 0.001."""
+    folder = Path(__file__).parent / "examples"
+    if not folder.is_dir():  # not installed, but a checkout
+        folder = Path(__file__).parents[2] / "examples"
+    golden: dict[str, float] = json.loads((folder / "golden.json").read_text(encoding="utf-8"))
+    scores = score([folder / name for name in golden])
+    print("clip,mos,recorded")
+    for (name, recorded), mos in zip(golden.items(), scores, strict=True):
+        print(f"{name},{mos:.4f},{recorded:.4f}")
+    worst = float(np.abs(scores - list(golden.values())).max())
+    print(f"largest difference: {worst:.5f}", file=sys.stderr)
+    return EXIT_OK if worst <= SELF_TEST_TOLERANCE else EXIT_FAILED
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of `jsqa-score`."""
-    args = get_parser().parse_args(arguments)
+    parser = get_parser()
+    args = parser.parse_args(arguments)
+    if bool(args.paths) == args.self_test:
+        parser.error("give files or folders to score, or --self-test alone")
     try:
-        return run(args)
+        return self_test() if args.self_test else run(args)
     except BrokenPipeError:  # the reader of stdout (`head`) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
+from statistics import fmean
 from typing import TypeVar
 
 import torch
@@ -59,14 +60,19 @@ class ScoreDetails:
 
 @dataclass
 class _Job:
-    """A window on its way through the network; the last one of a clip carries `final`."""
+    """A window on its way through the network; the last one of a clip carries `final`.
+
+    `signal` is None where it could not be read, `score` where there is nothing to score (an error, or silence).
+    """
 
     clip: int
     bounds_s: tuple[float, float]
     signal: Tensor | None
     rate: int
+    final: bool
     error: str | None = None
-    final: bool = False
+    score: Tensor | None = None
+    mos: float = math.nan
 
 
 @dataclass
@@ -87,7 +93,7 @@ def _read_jobs(
     for number, source in enumerate(sources):
         tallies[number] = tally = _Tally()
         try:
-            clip = au.FileClip(source, channel) if isinstance(source, (str, bytes, os.PathLike)) else source
+            clip = au.FileClip(source, channel) if isinstance(source, (str, os.PathLike)) else source
             tally.duration_s, tally.sample_rate = clip.samples / clip.sample_rate, clip.sample_rate
             au.check_clip(clip)
             bounds = au.window_bounds(clip, window_s)
@@ -96,25 +102,26 @@ def _read_jobs(
                 signal = clip.read(start, stop)
                 yield _Job(number, seconds, signal, clip.sample_rate, final=index == len(bounds) - 1)
         except (au.AudioError, OSError, MemoryError) as error:
-            yield _Job(number, (0.0, 0.0), None, 0, str(error) or type(error).__name__, final=True)
+            yield _Job(number, (0.0, 0.0), None, 0, final=True, error=str(error) or type(error).__name__)
 
 
-def _score_windows(jobs: list[_Job], model: JSQAModel, device: torch.device) -> dict[int, Tensor]:
-    """Scores of the windows that can be scored, by their place in the list; others get their error."""
-    signals = {place: job.signal.to(device) for place, job in enumerate(jobs) if job.signal is not None}
-    if signals:
-        peaks = torch.stack([signal.detach().abs().amax() for signal in signals.values()]).tolist()
-        for place, peak in zip(list(signals), peaks, strict=True):  # NaN if any sample is
-            jobs[place].error = au.peak_error(peak)
-            if jobs[place].error or peak < au.SILENCE_PEAK:
-                del signals[place]
-    if not signals:
-        return {}
-    wav, lengths = _resample_batch(list(signals.values()), [jobs[place].rate for place in signals], model.sample_rate)
+def _score_windows(jobs: list[_Job], model: JSQAModel, device: torch.device) -> None:
+    """Give the windows their scores, or what is wrong with them."""
+    read = [(job, job.signal.to(device)) for job in jobs if job.signal is not None]
+    if not read:
+        return
+    peaks = torch.stack([signal.detach().abs().amax() for _, signal in read]).tolist()  # NaN if any sample is
+    for (job, _), peak in zip(read, peaks, strict=True):
+        job.error = au.peak_error(peak)
+    sound = [pair for pair, peak in zip(read, peaks, strict=True) if not pair[0].error and peak >= au.SILENCE_PEAK]
+    if not sound:
+        return
+    wav, lengths = _resample_batch([signal for _, signal in sound], [job.rate for job, _ in sound], model.sample_rate)
     # the trainer's mixed precision is not ours: a score does not depend on where it is computed
     with torch.autocast(device.type, enabled=False):
         scores = model(wav, lengths)
-    return dict(zip(signals, scores.unbind(), strict=True))
+    for (job, _), score, mos in zip(sound, scores.unbind(), scores.detach().tolist(), strict=True):
+        job.score, job.mos = score, mos
 
 
 def _resample_batch(signals: list[Tensor], rates: list[int], rate: int) -> tuple[Tensor, Tensor]:
@@ -167,15 +174,14 @@ def iter_details(
     tallies: dict[int, _Tally] = {}
     batches = _batches(_read_jobs(sources, channel, model.config.window_seconds, tallies), batch_size)
     for jobs in _prefetch(batches) if prefetch else batches:
-        scores = _score_windows(jobs, model, device)
-        for place, job in enumerate(jobs):
+        _score_windows(jobs, model, device)
+        for job in jobs:
             tally = tallies[job.clip]
             tally.reason = tally.reason or job.error
-            if place in scores:
-                tally.scores.append(scores[place])
             if job.signal is not None:
-                mos = float(scores[place].detach()) if place in scores else math.nan
-                tally.windows.append(WindowScore(*job.bounds_s, mos))
+                tally.windows.append(WindowScore(*job.bounds_s, job.mos))
+            if job.score is not None:
+                tally.scores.append(job.score)
             if job.final:
                 yield _finish(tallies.pop(job.clip), device)
 
@@ -184,8 +190,8 @@ def _finish(tally: _Tally, device: torch.device) -> tuple[ScoreDetails, Tensor]:
     """Mean of the windows with sound. One bad window (not finite, unreadable) spoils the clip."""
     if tally.reason is None and not tally.scores:
         tally.reason = f"silent: no sample reaches {20 * math.log10(au.SILENCE_PEAK):.0f} dB of full scale"
-    score = torch.stack(tally.scores).mean() if tally.reason is None else torch.tensor(math.nan, device=device)
-    details = ScoreDetails(
-        float(score.detach()), tally.reason, tally.duration_s, tally.sample_rate, tuple(tally.windows)
-    )
-    return details, score
+    score, mos = torch.tensor(math.nan, device=device), math.nan
+    if tally.reason is None:
+        score = torch.stack(tally.scores).mean()
+        mos = fmean(window.mos for window in tally.windows if not math.isnan(window.mos))
+    return ScoreDetails(mos, tally.reason, tally.duration_s, tally.sample_rate, tuple(tally.windows)), score

@@ -75,7 +75,8 @@ def score(
         sample_rate: Rate in Hz; required for arrays and tensors. Files know theirs.
         lengths: For padded batches, the samples of each clip, in the leading shape; the rest is ignored.
         model: Name, folder, Hub id (see `load_model`) or a loaded model.
-        device: Where to compute. By default the tensor's device, else the CPU; "auto" takes a GPU if there is one.
+        device: Where to compute. By default the device of a loaded model or of the tensor, else the CPU; "auto" takes
+            a GPU if there is one.
         channel: "mean", "first" or a number. For files the default is "mean". For arrays with a channel axis
             `(..., channels, time)`; without it, each channel is scored as a clip.
         batch_size: Windows in one pass through the network; changes memory and speed, not scores.
@@ -108,16 +109,13 @@ def score(
         raise ValueError(f"`batch_size` must be a positive whole number, got {batch_size!r}")
     channel = None if channel is None else au.check_channel(channel)
     sources, shape, template = _sources(audio, sample_rate, lengths, channel)
-    if device is None:
-        device = template.device if isinstance(template, Tensor) else "cpu"
-    device = resolve_device(device)
-    network = model.to(device) if isinstance(model, JSQAModel) else load_model(model, device)
+    network = _network(model, device, template)
+    place = next(network.parameters()).device
 
     wants_gradient = isinstance(template, Tensor) and template.requires_grad and torch.is_grad_enabled()
-    results = []
+    files = bool(sources) and au.is_path(sources[0])
     with nullcontext() if wants_gradient else torch.no_grad():
-        iterator = iter_details(sources, network, device, channel or "mean", batch_size, prefetch=_are_files(sources))
-        results = list(iterator)
+        results = list(iter_details(sources, network, place, channel or "mean", batch_size, prefetch=files))
     details = [detail for detail, _ in results]
     _warn_unscored(details)
     if return_details:
@@ -130,8 +128,15 @@ def score(
     return np.array([detail.mos for detail in details], dtype=np.float32).reshape(shape or ())
 
 
-def _are_files(sources: list[Source]) -> bool:
-    return bool(sources) and au.is_path(sources[0])
+def _network(model: str | os.PathLike[str] | JSQAModel, device: Any, template: Any) -> JSQAModel:
+    """The model where it is to compute; one that is passed stays where it is."""
+    if not isinstance(model, JSQAModel):
+        return load_model(model, device or (template.device if isinstance(template, Tensor) else "cpu"))
+    if model.training:
+        raise ValueError("`model` is in training mode: call its `eval()` first")
+    if device is not None and resolve_device(device).type != next(model.parameters()).device.type:
+        raise ValueError(f"`model` is on {next(model.parameters()).device}, not on `device` {device!r}")
+    return model
 
 
 def _sources(

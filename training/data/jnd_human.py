@@ -35,7 +35,9 @@ SPEECH_RMS = 10 ** (-25 / 20)
 SECONDS = 2.5
 """Length of a judged clip: the names count in steps of 2.5 s."""
 
-_NAME = re.compile(r"(?P<level>[\d.]+)_(?P<talker>[fm]\d+)_script(?P<script>\d+)_produced_clipped_(?P<second>[\d.]+)\.wav")
+_NAME = re.compile(
+    r"(?P<level>[\d.]+)_(?P<talker>[fm]\d+)_script(?P<script>\d+)_produced_clipped_(?P<second>[\d.]+)\.wav"
+)
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Remake:
     """Makes judged pairs again: the same kind of noise and the same levels, with our talkers in place of theirs.
 
     Args:
-        speech: Clean speech; each judged talker becomes one of its talkers with at least a minute of speech.
+        speech: Clean speech; each judged talker becomes one of its talkers, those with most recordings first.
         noise_folder: Where `RECORDED` lie.
         noise_rms_db: Level of the noise recordings in dB full scale. It is not published; see `training.jnd`.
     """
@@ -96,6 +98,8 @@ class Remake:
         self.noise_rms_db = noise_rms_db
         self.talkers: dict[str, list[Path]] = {}
         for entry in speech.entries:
+            if not any(c.isdigit() for c in entry.group):
+                continue  # the name of a source whose talkers are unknown
             self.talkers.setdefault(entry.group, []).append(entry.path)
         self._names = sorted(self.talkers, key=lambda t: (-len(self.talkers[t]), t))
         self._recorded = {kind: read_audio(Path(noise_folder) / name) for kind, name in RECORDED.items()}

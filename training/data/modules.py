@@ -107,7 +107,7 @@ class RatedData(lightning.LightningDataModule):
 
     Args:
         train: As for `open_rated`, or `{layout: simulated, root: sets/train}`.
-        valid: The same for validation; simulated sets only in both places.
+        valid: The same for validation; simulated sets only in both places. `part: [0, 2]` takes every second clip.
         batch_size: Clips in a batch of one process.
         limit: Use only the first so many training clips (0: all).
         valid_limit: The same for validation.
@@ -128,7 +128,9 @@ class RatedData(lightning.LightningDataModule):
             clips = simulated_as_rated(*(s["root"] for s in self.sources))  # type: ignore[index]
         else:
             clips = (open_rated(self.sources[0]), open_rated(self.sources[1]))
-        self.train_set, self.valid_set = (RatedSet(c[: n or None]) for c, n in zip(clips, self.limits, strict=True))
+        first, step = self.sources[1].get("part", (0, 1)) if isinstance(self.sources[1], Mapping) else (0, 1)
+        self.train_set = RatedSet(clips[0][: self.limits[0] or None])
+        self.valid_set = RatedSet(clips[1][first::step][: self.limits[1] or None])
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled batches, cropped to one length."""

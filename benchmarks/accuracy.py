@@ -1,0 +1,183 @@
+"""How well metrics agree with listeners.
+
+    python -m benchmarks.accuracy ../shared/human/* --out benchmarks/results/accuracy
+
+Each folder is a rated set (see `benchmarks.datasets`). Writes `README.md`, CSV tables and plots; the scores of
+each clip are kept in `.cache/`, so that a second run is quick. A metric that cannot run is a row with its reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from benchmarks import plots, report
+from benchmarks.baselines import OURS, Baseline, Unavailable
+from benchmarks.datasets import RatedSet, read_set
+from benchmarks.measures import MIN_CLIPS, RESAMPLES, agreement, interval, paired_test, srcc
+from benchmarks.scores import CACHE, score_clips
+
+_SHOWN = ["metric", "n", "pcc", "95 % interval", "srcc", "kendall", "rmse", "mae", "rmse_mapped", "mae_mapped", "note"]
+
+
+def score_set(
+    rated: RatedSet, baselines: list[Baseline], device: str = "cpu", cache: Path = CACHE
+) -> tuple[pd.DataFrame, dict[str, str]]:
+    """A row for each clip with its scores, and a note for each metric that had a problem."""
+    clips = pd.DataFrame(
+        {
+            "file": [clip.path.name for clip in rated.clips],
+            "condition": [clip.condition for clip in rated.clips],
+            "mos": [clip.mos for clip in rated.clips],
+        }
+    )
+    notes = {}
+    for baseline in baselines:
+        try:
+            clips[baseline.name], note = score_clips(baseline, rated.clips, device, cache)
+        except Unavailable as error:
+            note = f"cannot run: {error}"
+        except Exception as error:  # noqa: BLE001 - a peer that breaks is a row with its reason
+            note = f"failed: {type(error).__name__}: {error}"
+        if note:
+            notes[baseline.name] = note
+    return clips, notes
+
+
+def set_table(name: str, clips: pd.DataFrame, names: list[str], notes: dict[str, str], resamples: int) -> pd.DataFrame:
+    """Agreement of each metric on one set: per file, and of the means of conditions."""
+    rows = []
+    means = clips.drop(columns="file").groupby("condition").mean()
+    for level, table in (("file", clips), ("condition", means)):
+        if level == "condition" and not MIN_CLIPS <= len(table) < len(clips):
+            continue
+        for metric in names:
+            row: dict[str, object] = {"set": name, "level": level, "metric": metric, "note": notes.get(metric, "")}
+            if metric in clips:
+                x, y = _scored(table, metric)
+                row |= agreement(x, y)
+                if level == "file":
+                    row["pcc_low"], row["pcc_high"] = interval(x, y, resamples=resamples)
+                    row["srcc_low"], row["srcc_high"] = interval(x, y, srcc, resamples)
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _scored(table: pd.DataFrame, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    part = table[[metric, "mos"]].dropna()
+    return part[metric].to_numpy(float), part["mos"].to_numpy(float)
+
+
+def condition_table(name: str, clips: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    """Agreement within each condition, and each metric's mean beside listeners'."""
+    rows = []
+    for condition, part in clips.groupby("condition", sort=False):
+        for metric in (m for m in names if m in clips):
+            x, y = _scored(part, metric)
+            rows.append(
+                {
+                    "set": name,
+                    "condition": condition,
+                    "metric": metric,
+                    "mos_mean": float(np.mean(y)) if len(y) else np.nan,
+                }
+                | {"score_mean": float(np.mean(x)) if len(x) else np.nan}
+                | agreement(x, y)
+            )
+    return pd.DataFrame(rows)
+
+
+def paired_table(name: str, clips: pd.DataFrame, names: list[str], resamples: int) -> pd.DataFrame:
+    """Each peer against ours, on the clips that both scored."""
+    rows = []
+    for peer in (m for m in names if m in clips and m != OURS and OURS in clips):
+        both = clips[[OURS, peer, "mos"]].dropna()
+        ours, theirs, mos = (both[column].to_numpy(float) for column in (OURS, peer, "mos"))
+        rows.append({"set": name, "peer": peer} | paired_test(ours, theirs, mos, resamples))
+    return pd.DataFrame(rows)
+
+
+def _section(name: str, agree: pd.DataFrame, paired: pd.DataFrame, within: pd.DataFrame, full: set[str]) -> str:
+    text = f"## {name}\n\n![scatter]({name}-scatter.png)\n\n"
+    for level, title in (("file", "Per file"), ("condition", "Means of conditions")):
+        part = agree[agree["level"] == level].copy()
+        if part.empty:
+            continue
+        if "pcc_low" in part:
+            part["95 % interval"] = [
+                f"{low:.3f} to {high:.3f}" if low == low else "–"
+                for low, high in zip(part["pcc_low"], part["pcc_high"], strict=True)
+            ]
+        part["metric"] = [f"{metric} (full reference)" if metric in full else metric for metric in part["metric"]]
+        part = part.reindex(
+            columns=_SHOWN if level == "file" else [c for c in _SHOWN if c not in ("95 % interval", "note")]
+        )
+        if "n" in part:
+            part["n"] = part["n"].astype("Int64").astype(object).where(part["n"].notna(), None)
+        text += f"{title}:\n\n{report.markdown(part)}\n"
+    if not paired.empty:
+        text += "Ours against each peer (difference in PCC, paired bootstrap over clips, p not corrected):\n\n"
+        text += report.markdown(paired.drop(columns="set")) + "\n"
+    conditions = within["condition"].nunique() if not within.empty else 0
+    if 1 < conditions <= 12:
+        wide = within.pivot_table(index="condition", columns="metric", values="pcc", sort=False).reset_index()
+        text += f"PCC within each condition:\n\n{report.markdown(wide)}\n"
+    if conditions > 1:
+        text += f"![conditions]({name}-conditions.png)\n"
+    return text
+
+
+def run(
+    folders: list[Path], baselines: list[Baseline], out: Path, device: str, resamples: int, head: list[str]
+) -> None:
+    """Score, compare, and write everything."""
+    names, full = [b.name for b in baselines], {b.name for b in baselines if b.full_reference}
+    tables: dict[str, list[pd.DataFrame]] = {"accuracy": [], "conditions": [], "paired": [], "scores": []}
+    sections = []
+    for rated in [rated for folder in folders for rated in read_set(folder)]:
+        print(f"{rated.name}: {len(rated.clips)} clips", file=sys.stderr)
+        clips, notes = score_set(rated, baselines, device)
+        for metric, note in notes.items():
+            print(f"  {metric}: {note}", file=sys.stderr)
+        agree = set_table(rated.name, clips, names, notes, resamples)
+        paired = paired_table(rated.name, clips, names, resamples)
+        within = condition_table(rated.name, clips, names)
+        ran = [name for name in names if name in clips and clips[name].notna().sum() >= MIN_CLIPS]
+        if ran:
+            plots.scatter(clips, ran, rated.name, out / f"{rated.name}-scatter.png")
+        if clips["condition"].nunique() > 1:
+            small = clips["condition"].value_counts().max() < 16  # too few for a correlation: show the means
+            value, title = ("score_mean", "mean score") if small else ("pcc", "PCC within each condition")
+            plots.condition_bars(within, value, f"{rated.name}: {title}", out / f"{rated.name}-conditions.png")
+        sections.append(_section(rated.name, agree, paired, within, full))
+        clips.insert(0, "set", rated.name)
+        for key, table in zip(tables, (agree, within, paired, clips), strict=True):
+            tables[key].append(table)
+    for key, parts in tables.items():
+        report.write_csv(pd.concat(parts, ignore_index=True), out / f"{key}.csv", head)
+    report.write_markdown("Agreement with listeners", sections, out / "README.md", head)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of `python -m benchmarks.accuracy`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="rated sets")
+    report.add_baselines_option(parser)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/accuracy"), help="default: %(default)s")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda, for metrics that can (default: %(default)s)")
+    parser.add_argument("--resamples", type=int, default=RESAMPLES, help="of the bootstrap (default: %(default)s)")
+    args = parser.parse_args(arguments)
+    baselines = report.chosen(args)
+    folders = [folder for folder in args.folders if folder.is_dir()]
+    if not folders:
+        parser.error(f"no such folder: {', '.join(map(str, args.folders))}")
+    head = report.head("benchmarks.accuracy", baselines, arguments)
+    run(folders, baselines, args.out, args.device, args.resamples, head)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""This project's metric, through its public `score`: the default weights, or any model folder."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import jsqa_metric
+from benchmarks.baselines.base import Array, Baseline, Unavailable, torch_gradient
+from jsqa_metric.hub import CONFIG_NAME, WEIGHTS_NAME, fetch
+
+
+class Ours(Baseline):
+    """`jsqa_metric.score` with the default weights or with those of a folder."""
+
+    licence = "MIT"
+    package = "jsqa-metric"
+    sample_rate = None
+    takes_batches = True
+    takes_files = True
+    devices = ("cpu", "cuda")
+
+    def __init__(self, model: str = "default") -> None:
+        self.name = "jsqa" if model == "default" else Path(model).resolve().name
+        self.model, self.device = model, "cpu"
+        self.files = tuple(fetch(model, local_files_only=True) / name for name in (WEIGHTS_NAME, CONFIG_NAME))
+
+    @property
+    def version(self) -> str:
+        """Version, and hashes of the weights and of the code, as both still change."""
+        code = hashlib.sha256()
+        for path in sorted(Path(jsqa_metric.__file__).parent.glob("*.py")):
+            code.update(path.read_bytes())
+        return f"{super().version}+{code.hexdigest()[:8]}"
+
+    def load(self, device: str = "cpu") -> None:
+        """Load the weights."""
+        self.device = device
+        try:
+            jsqa_metric.load_model(self.model, device)
+        except (ValueError, FileNotFoundError) as error:
+            raise Unavailable(str(error)) from error
+
+    def score(self, audio: Array, sample_rate: int, reference: Array | None = None) -> Any:
+        """MOS of one clip or of each of a batch."""
+        return jsqa_metric.score(audio, sample_rate, model=self.model, device=self.device)
+
+    def score_path(self, path: Path) -> float:
+        """MOS of a file, which is read window by window."""
+        return float(jsqa_metric.score(path, model=self.model, device=self.device))
+
+    def score_padded(self, audio: Array, lengths: list[int], sample_rate: int) -> list[float]:
+        """Scores of a padded batch; it takes the lengths."""
+        scores = jsqa_metric.score(audio, sample_rate, lengths=lengths, model=self.model, device=self.device)
+        return [float(value) for value in scores]
+
+    def gradient(self, audio: Array, sample_rate: int) -> Array:
+        """Gradient of the score."""
+        return torch_gradient(lambda signal: jsqa_metric.score(signal, sample_rate, model=self.model), audio)

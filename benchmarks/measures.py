@@ -1,0 +1,107 @@
+"""Agreement with listeners: correlations and errors, their intervals, and the paired comparison of two metrics.
+
+Conventions: `x` are a metric's scores and `y` those of listeners, both `(clips,)` and finite. Intervals and tests
+resample clips; clips of one talker or condition are not independent, so take them as a lower bound of uncertainty.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+from torchmetrics.functional import (
+    kendall_rank_corrcoef,
+    mean_absolute_error,
+    mean_squared_error,
+    pearson_corrcoef,
+    spearman_corrcoef,
+)
+
+Array = np.ndarray[Any, Any]
+
+RESAMPLES = 5000
+MIN_CLIPS = 3
+"""With fewer, correlations say nothing and are NaN."""
+
+
+def first_order_map(x: Array, y: Array) -> Array:
+    """Scores moved and stretched to fit listeners' in the least squares sense (ITU-T P.1401)."""
+    if len(x) < MIN_CLIPS or np.ptp(x) == 0:
+        return np.full_like(y, y.mean() if len(y) else np.nan)
+    slope, offset = np.polyfit(x, y, 1)
+    return slope * x + offset
+
+
+def agreement(x: Array, y: Array) -> dict[str, float]:
+    """PCC, SRCC and Kendall's tau; RMSE and MAE as they are and after a first-order map."""
+    if len(x) < MIN_CLIPS:
+        return {"n": len(x)}
+    a, b, mapped = (torch.from_numpy(np.array(v, np.float64)) for v in (x, y, first_order_map(x, y)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of constant scores, which give NaN
+        correlations = {
+            "pcc": pearson_corrcoef(a, b),
+            "srcc": spearman_corrcoef(a, b),
+            "kendall": kendall_rank_corrcoef(a, b),
+        }
+    errors = {
+        "rmse": mean_squared_error(a, b, squared=False),
+        "mae": mean_absolute_error(a, b),
+        "rmse_mapped": mean_squared_error(mapped, b, squared=False),
+        "mae_mapped": mean_absolute_error(mapped, b),
+    }
+    return {"n": len(x)} | {key: float(value) for key, value in (correlations | errors).items()}
+
+
+def pcc(x: Array, y: Array, axis: int = -1) -> Array:
+    """Pearson's correlation along an axis; NaN where one side is constant."""
+    x, y = x - x.mean(axis=axis, keepdims=True), y - y.mean(axis=axis, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio: Array = (x * y).sum(axis=axis) / np.sqrt((x * x).sum(axis=axis) * (y * y).sum(axis=axis))
+    return ratio
+
+
+def srcc(x: Array, y: Array, axis: int = -1) -> Array:
+    """Spearman's correlation along an axis."""
+    return pcc(stats.rankdata(x, axis=axis), stats.rankdata(y, axis=axis), axis=axis)
+
+
+def interval(
+    x: Array, y: Array, statistic: Callable[..., Array] = pcc, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float]:
+    """95 % bootstrap interval (percentiles) over clips."""
+    if len(x) < MIN_CLIPS or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return float("nan"), float("nan")
+    result = stats.bootstrap(
+        (x, y), statistic, paired=True, vectorized=True, n_resamples=resamples, method="percentile", batch=500,
+        rng=np.random.default_rng(seed),
+    )  # fmt: skip
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def paired_test(ours: Array, peer: Array, y: Array, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, float]:
+    """Bootstrap of the difference in PCC, ours less the peer's, on the same resampled clips.
+
+    Returns:
+        The difference, its 95 % interval and a two-sided p-value (not corrected for the number of peers).
+    """
+    if len(y) < MIN_CLIPS:
+        return {}
+    index = np.random.default_rng(seed).integers(len(y), size=(resamples, len(y)))
+    differences = pcc(ours[index], y[index]) - pcc(peer[index], y[index])
+    differences = differences[np.isfinite(differences)]
+    if not len(differences):
+        return {}
+    low, high = np.quantile(differences, [0.025, 0.975])
+    tail = min((differences <= 0).sum(), (differences >= 0).sum()) + 1
+    return {
+        "n": len(y),
+        "difference": float(pcc(ours, y) - pcc(peer, y)),
+        "low": float(low),
+        "high": float(high),
+        "p": float(min(1.0, 2 * tail / (len(differences) + 1))),
+    }

@@ -1,0 +1,88 @@
+"""Pictures of the results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402
+
+from benchmarks.baselines import OURS  # noqa: E402
+
+_COLUMNS = 4
+
+
+def _save(figure: plt.Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, bbox_inches="tight", metadata={"Software": None})
+    plt.close(figure)
+
+
+def scatter(clips: pd.DataFrame, metrics: list[str], title: str, path: Path) -> None:
+    """Listeners against each metric of one set; `clips` has `mos`, `condition` and a column for each metric."""
+    rows = -(-len(metrics) // _COLUMNS)
+    figure, grid = plt.subplots(rows, _COLUMNS, figsize=(3 * _COLUMNS, 3 * rows), squeeze=False, sharey=True)
+    groups = list(clips.groupby("condition"))
+    colours = plt.get_cmap("tab10" if len(groups) <= 10 else "viridis")
+    for axes, metric in zip(grid.flat, metrics, strict=False):
+        for index, (condition, part) in enumerate(groups):
+            colour = colours(index) if len(groups) <= 10 else colours(index / len(groups))
+            axes.scatter(part[metric], part["mos"], s=9, color=colour, alpha=0.75, label=condition)
+        axes.set_title(f"{metric}  PCC {clips[metric].corr(clips['mos']):.3f}", fontsize=9)
+        axes.set_xlabel("score")
+    for axes in grid.flat[len(metrics) :]:
+        axes.set_visible(False)
+    for row in grid:
+        row[0].set_ylabel("listeners' MOS")
+    if len(groups) <= 10:
+        handles, labels = grid.flat[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=5, fontsize=8)
+    figure.suptitle(title)
+    figure.tight_layout()
+    _save(figure, path)
+
+
+def condition_bars(table: pd.DataFrame, value: str, title: str, path: Path) -> None:
+    """Bars of a value for each condition, one colour a metric; `table` has `condition`, `metric` and the value."""
+    wide = table.pivot_table(index="condition", columns="metric", values=value, sort=False)
+    if wide.empty:
+        return
+    figure, axes = plt.subplots(figsize=(max(6.0, 0.18 * wide.size + 2), 3.6))
+    width = 0.8 / len(wide.columns)
+    for index, metric in enumerate(wide.columns):
+        edge = "black" if metric == OURS else "none"
+        places = np.arange(len(wide)) + (index - (len(wide.columns) - 1) / 2) * width
+        axes.bar(places, wide[metric], width, label=metric, edgecolor=edge, color=plt.get_cmap("tab20")(index))
+    axes.set_xticks(
+        np.arange(len(wide)), wide.index, rotation=45 if len(wide) > 6 else 0, ha="right" if len(wide) > 6 else "center"
+    )
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.set_ylabel(value)
+    axes.set_title(title)
+    axes.legend(fontsize=7, bbox_to_anchor=(1.01, 1), loc="upper left")
+    _save(figure, path)
+
+
+def cost_curves(table: pd.DataFrame, title: str, path: Path) -> None:
+    """Cost against length, and against batch size; `table` is that of `benchmarks.speed`."""
+    kinds = [kind for kind in ("clip", "batch") if (table["kind"] == kind).any()]
+    figure, grid = plt.subplots(1, len(kinds), figsize=(6 * len(kinds), 4), squeeze=False)
+    for axes, kind in zip(grid[0], kinds, strict=True):
+        across = "seconds" if kind == "clip" else "batch"
+        part = table[(table["kind"] == kind) & table["cost"].notna()]
+        for (metric, cores), line in part.groupby(["metric", "threads"], sort=False):
+            style = "-" if cores == part["threads"].max() else "--"
+            axes.plot(
+                line[across], line["cost"], style, marker="o", markersize=3, label=f"{metric}, {cores} cores",
+                linewidth=2.5 if metric == OURS else 1.2,
+            )  # fmt: skip
+        axes.set(xscale="log", yscale="log", ylabel="seconds per second of audio")
+        axes.set_xlabel("length of a clip in seconds" if kind == "clip" else "clips of 8 s in a batch")
+        axes.grid(alpha=0.3, which="both")
+    grid[0][-1].legend(fontsize=7, bbox_to_anchor=(1.01, 1), loc="upper left")
+    figure.suptitle(title)
+    _save(figure, path)

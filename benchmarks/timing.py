@@ -1,0 +1,143 @@
+"""What `benchmarks.speed` runs in processes of its own: timing all metrics in turn, and memory of one."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile as sf
+import torch
+
+from benchmarks.baselines import Baseline, Unavailable, make
+from benchmarks.baselines.base import Array, score_file
+from benchmarks.probes import RATE, speech
+from benchmarks.worker import limit_cores, limit_memory, peak_memory, reset_peak
+
+FLOOR = "floor"
+BATCH_SECONDS = 8.0
+_MIN_RUN_S = 0.05
+"""Quick calls are repeated until a run takes so long."""
+_MAX_CALLS = 50
+_FFT, _HOP = 512, 160
+
+
+class Floor(Baseline):
+    """What no metric can undercut: decoding the file and one STFT."""
+
+    name = FLOOR
+    licence = "-"
+    takes_batches = True
+    devices = ("cpu", "cuda")
+
+    def load(self, device: str = "cpu") -> None:
+        """Make the window."""
+        self._device, self._window = device, torch.hann_window(_FFT, device=device)
+
+    def score(self, audio: Array, sample_rate: int, reference: Array | None = None) -> Any:
+        """Mean power of the spectrogram."""
+        signal = torch.from_numpy(audio).to(self._device)
+        power = torch.stft(signal, _FFT, _HOP, window=self._window, return_complex=True).abs().square()
+        return power.mean(dim=(-2, -1)).cpu().numpy()
+
+
+def get(name: str) -> Baseline:
+    """A metric, or the floor."""
+    return Floor() if name == FLOOR else make(name)
+
+
+def write_clip(seconds: float, folder: str) -> Path:
+    """A FLAC file of speech, 16 kHz mono."""
+    path = Path(folder) / f"{seconds:g}.flac"
+    if not path.is_file():
+        sf.write(path, speech(seconds), RATE)
+    return path
+
+
+def _task(baseline: Baseline, kind: str, size: float, folder: str) -> Callable[[], Any]:
+    """What is timed: a file of so many seconds, or a batch of so many clips in memory."""
+    if kind == "clip":
+        path = write_clip(size, folder)
+        return lambda: score_file(baseline, path)
+    rate = baseline.sample_rate or RATE
+    batch = np.tile(speech(BATCH_SECONDS, rate), (int(size), 1))
+    if baseline.takes_batches:
+        return lambda: baseline.score(batch, rate)
+    return lambda: [baseline.score(row, rate) for row in batch]
+
+
+def audio_seconds(kind: str, size: float) -> float:
+    """Seconds of audio in a task."""
+    return size if kind == "clip" else size * BATCH_SECONDS
+
+
+def measure_memory(
+    name: str, kind: str, size: float, cores: int, device: str, limit_gb: float
+) -> dict[str, float | str]:
+    """In a fresh process: memory after loading, its growth by one task, and the task's time, not warmed up."""
+    limit_cores(cores)
+    baseline = get(name)
+    if device not in baseline.devices:
+        raise Unavailable(f"does not run on {device}")
+    baseline.load(device)
+    with tempfile.TemporaryDirectory() as folder:
+        task = _task(baseline, kind, size, folder)
+        on_gpu = device != "cpu"
+        if on_gpu:
+            loaded = torch.cuda.memory_allocated()
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            limit_memory(limit_gb)
+            reset_peak()
+            loaded = peak_memory()
+        start = time.perf_counter()
+        task()
+        seconds = time.perf_counter() - start
+        peak = torch.cuda.max_memory_allocated() if on_gpu else peak_memory()
+    return {"loaded_mb": loaded / 2**20, "memory_mb": (peak - loaded) / 2**20, "first_s": seconds}
+
+
+def time_in_turn(
+    names: list[str], kind: str, size: float, cores: int, device: str, rounds: int, limit_s: float
+) -> dict[str, dict[str, float]]:
+    """Time metrics on one task, one after the other in each round, each round starting with another one.
+
+    Returns:
+        For each metric, seconds per second of audio: median and quartiles of the rounds, and their number.
+    """
+    limit_cores(cores)
+    warnings.simplefilter("ignore")
+    times: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        tasks, plans = {}, {}
+        for name in names:
+            baseline = get(name)
+            baseline.load(device)
+            tasks[name] = _task(baseline, kind, size, folder)
+            tasks[name]()
+            start = time.perf_counter()
+            tasks[name]()
+            once = time.perf_counter() - start
+            plans[name] = (max(1, min(rounds, int(limit_s / once))), min(_MAX_CALLS, math.ceil(_MIN_RUN_S / once)))
+            times[name] = []
+        for turn in range(rounds):
+            shift = turn % len(names)
+            for name in names[shift:] + names[:shift]:
+                turns, calls = plans[name]
+                if turn < turns:
+                    start = time.perf_counter()
+                    for _ in range(calls):
+                        tasks[name]()
+                    times[name].append((time.perf_counter() - start) / calls / audio_seconds(kind, size))
+    return {name: _summary(values) for name, values in times.items()}
+
+
+def _summary(values: list[float]) -> dict[str, float]:
+    low, high = np.quantile(values, [0.25, 0.75])
+    return {"cost": statistics.median(values), "low": float(low), "high": float(high), "runs": len(values)}

@@ -1,0 +1,294 @@
+"""Contrastive losses, pretraining, fine-tuning, exact resume and two processes."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+import yaml
+
+lightning = pytest.importorskip("lightning", reason="needs the training environment: bash training/install.sh")
+pytest.importorskip("speechmos", reason="needs the training environment: bash training/install.sh")
+
+from jsqa_metric import JSQAModel, ModelConfig, load_model
+from training import publish
+from training.checkpoints import FirstPlateau, load_encoder, read_model
+from training.finetune import ContrastiveRegression, FineTuning
+from training.losses import contrastive_regression, nt_xent
+from training.pretrain import Pretraining, projection_head
+from training.train import TASKS, read_recipe, train
+
+ROOT = Path(__file__).parent.parent
+RECIPES = ROOT / "training" / "recipes"
+SMALL = {
+    "spectrogram": {"encoder": "spectrogram", "width": 4, "channels": 16, "layers": 1},
+    "waveform": {"encoder": "waveform", "width": 2},
+}
+TRAINER = {
+    "max_epochs": 2,
+    "accelerator": "cpu",
+    "devices": 1,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "log_every_n_steps": 1,
+}
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+
+
+# losses
+
+
+@pytest.mark.parametrize("temperature", [0.2, 1.0])
+def test_nt_xent_is_what_simclr_defines(temperature):
+    rng = np.random.default_rng(0)
+    first, second = rng.standard_normal((2, 5, 7))
+    rows = np.concatenate([first, second])
+    total = 0.0
+    for i in range(10):
+        cosines = [
+            np.dot(rows[i], rows[k]) / np.linalg.norm(rows[i]) / np.linalg.norm(rows[k]) / temperature
+            for k in range(10)
+        ]
+        partner = (i + 5) % 10
+        total -= np.log(np.exp(cosines[partner]) / sum(np.exp(c) for k, c in enumerate(cosines) if k != i))
+    loss = nt_xent(torch.from_numpy(first), torch.from_numpy(second), temperature)
+    assert loss.item() == pytest.approx(total / 10, rel=1e-5)
+    assert nt_xent(torch.eye(4), torch.eye(4), 0.01).item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("margin", [None, 0.0, 0.3])
+def test_contrastive_regression_over_all_triplets(margin):
+    rng = np.random.default_rng(1)
+    embeddings = rng.standard_normal((7, 4))
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    labels = np.array([1.0, 2.5, 2.5, 4.0, 4.2, 3.0, 1.1])
+    terms = []
+    for a, p, n in itertools.permutations(range(7), 3):
+        near, far = abs(labels[a] - labels[p]), abs(labels[a] - labels[n])
+        if near < far:
+            gap = np.linalg.norm(embeddings[a] - embeddings[p]) - np.linalg.norm(embeddings[a] - embeddings[n])
+            terms.append(max(0.0, gap + ((far - near) / 4 if margin is None else margin)))
+    loss = contrastive_regression(torch.from_numpy(embeddings), torch.from_numpy(labels), margin)
+    assert loss.item() == pytest.approx(np.mean(terms), rel=1e-5)
+
+
+def test_contrastive_regression_at_its_edges():
+    same = torch.ones(3, 2, requires_grad=True)
+    loss = contrastive_regression(same, torch.tensor([1.0, 3.0, 5.0]))
+    loss.backward()
+    assert torch.isfinite(same.grad).all()
+    assert contrastive_regression(torch.randn(3, 2), torch.tensor([2.0, 2.0, 2.0])).item() == 0
+    ordered = torch.tensor([[0.0], [0.25], [1.0]])  # distances are label gaps / 4: the adaptive margin is met
+    assert contrastive_regression(ordered, torch.tensor([1.0, 2.0, 5.0])).item() == pytest.approx(0, abs=1e-6)
+
+
+# runs
+
+
+@pytest.fixture(scope="module")
+def rated(tmp_path_factory) -> str:
+    """12 rated clips of 0.5 s, in which the MOS falls with the noise."""
+    folder = tmp_path_factory.mktemp("rated")
+    speech = sf.read(ROOT / "examples" / "english_clean.flac", dtype="float32")[0]
+    rng = np.random.default_rng(0)
+    lines = ["file,mos,condition"]
+    for i in range(12):
+        noise = rng.standard_normal(8000) * 0.1 * i / 12
+        sf.write(folder / f"{i}.flac", np.clip(speech[8000 + 400 * i :][:8000] + noise, -1, 1), 16000)
+        lines.append(f"{i}.flac,{4.5 - 3 * i / 12:.2f},noise")
+    (folder / "labels.csv").write_text("\n".join(lines))
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory) -> dict[str, str]:
+    root = tmp_path_factory.mktemp("corpora")
+    for talker in ("english", "german"):
+        (root / "speech" / talker).mkdir(parents=True)
+        (root / "noise").mkdir(exist_ok=True)
+        clean = sf.read(ROOT / "examples" / f"{talker}_clean.flac", dtype="float32")[0]
+        noisy = sf.read(ROOT / "examples" / f"{talker}_noise05.flac", dtype="float32")[0]
+        sf.write(root / "speech" / talker / "a.flac", clean, 16000)
+        sf.write(root / "noise" / f"{talker}.flac", noisy - clean, 16000)
+    return {"speech": str(root / "speech"), "noise": str(root / "noise")}
+
+
+def recipe_for(task: str, encoder: str, rated: str, corpora: dict[str, str], **trainer: object) -> dict:
+    data = {"train": rated, "valid": rated, "batch_size": 4}
+    if task == "jsqa_pretrain":
+        data = {**corpora, "seconds": [0.5, 0.5], "pairs_per_epoch": 12, "batch_size": 4}
+    module = {"model": SMALL[encoder]} | ({"projection": True} if task == "jsqa_pretrain" else {})
+    return {"task": task, "seed": 3, "data": data, "module": module, "trainer": TRAINER | trainer}
+
+
+def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return torch.load(checkpoint, weights_only=True)["state_dict"]
+
+
+class Interruption(Exception):
+    """What ends a run in the middle."""
+
+
+@pytest.mark.parametrize(("task", "encoder"), [("jsqa_pretrain", "waveform"), ("jsqa_finetune", "spectrogram")])
+@pytest.mark.parametrize(("save_every", "fail_at"), [(2, 3), (200, 4), (2, 5)])  # of 9 steps in 3 epochs
+def test_resumed_run_gives_the_same_weights(
+    task, encoder, save_every, fail_at, rated, corpora, tmp_path, monkeypatch
+):
+    recipe = recipe_for(task, encoder, rated, corpora, max_epochs=3)
+    train(recipe, tmp_path / "whole")
+
+    module_type = TASKS[task][0]
+    step = module_type.training_step
+
+    def failing_step(self, batch, batch_index):
+        if self.global_step == fail_at:
+            raise Interruption
+        return step(self, batch, batch_index)
+
+    monkeypatch.setattr("training.train.SAVE_EVERY_STEPS", save_every)
+    with monkeypatch.context() as patch, pytest.raises(Interruption):
+        patch.setattr(module_type, "training_step", failing_step)
+        train(recipe, tmp_path / "parts")
+    saved = torch.load(tmp_path / "parts" / "last.ckpt", weights_only=True)["global_step"]
+    assert saved == {3: 2, 4: 3, 5: 4}[fail_at] or save_every == 2
+    train(recipe, tmp_path / "parts")
+    for file in ("last.ckpt", "best.ckpt"):
+        whole, parts = (weights(tmp_path / name / file) for name in ("whole", "parts"))
+        assert whole.keys() == parts.keys()
+        for name in whole:
+            assert torch.equal(whole[name], parts[name]), (file, name)
+
+
+def test_a_longer_run_after_a_short_one_is_one_long_run(rated, corpora, tmp_path):
+    recipe = recipe_for("jsqa_finetune", "spectrogram", rated, corpora, max_epochs=-1)
+    for out, lengths in {"whole": [8], "parts": [4, 8]}.items():
+        for steps in lengths:
+            train({**recipe, "trainer": recipe["trainer"] | {"max_steps": steps}}, tmp_path / out)
+    whole, parts = (weights(tmp_path / name / "last.ckpt") for name in ("whole", "parts"))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+@pytest.mark.parametrize("encoder", SMALL)
+def test_pretrain_then_fine_tune_then_publish(encoder, rated, corpora, tmp_path):
+    pretrained = train(recipe_for("jsqa_pretrain", encoder, rated, corpora, max_epochs=1), tmp_path / "pretrain")
+    recipe = recipe_for("jsqa_finetune", encoder, rated, corpora, max_epochs=1)
+    recipe["module"] |= {"pretrained": str(pretrained), "freeze_layers": -1}
+    best = train(recipe, tmp_path / "finetune")
+    before, after = read_model(pretrained), read_model(best)
+    for name, weight in before.encoder.state_dict().items():
+        assert torch.equal(weight, after.encoder.state_dict()[name]), name  # batch statistics, too
+    assert not torch.equal(before.head[0].weight, after.head[0].weight)
+    publish.publish(best, tmp_path / "model", "test")
+    assert load_model(tmp_path / "model").config.revision == "test"
+
+
+def test_scoreq_learns_the_order_of_the_clips(rated, corpora, tmp_path):
+    recipe = recipe_for("scoreq", "spectrogram", rated, corpora, max_epochs=6, check_val_every_n_epoch=6)
+    recipe["data"]["batch_size"] = 12
+    best = train(recipe, tmp_path)
+    embedding = ContrastiveRegression.load_from_checkpoint(best, map_location="cpu", weights_only=True)
+    norms = embedding.eval().embed(torch.randn(2, 8000), torch.tensor([8000, 6000])).norm(dim=1)
+    assert torch.allclose(norms, torch.ones(2))
+    rows = (tmp_path / "csv" / "metrics.csv").read_text().splitlines()
+    column = rows[0].split(",").index("valid/pcc")
+    assert max(float(row.split(",")[column] or 0) for row in rows[1:]) > 0.5  # nearness to good speech follows MOS
+
+
+# parts
+
+
+def test_only_the_asked_for_layers_are_frozen():
+    module = FineTuning(SMALL["waveform"], freeze_layers=4)
+    frozen = {name for name, p in module.model.named_parameters() if not p.requires_grad}
+    assert {name.split(".")[2] for name in frozen} == {"0", "1", "2", "3"}
+    module.train()
+    module.on_train_batch_start(None, 0)
+    assert [c.training for c in module.model.encoder.convolutions[:6]] == [False] * 4 + [True] * 2
+    assert all(p.requires_grad for p in FineTuning(SMALL["waveform"]).model.parameters())
+    with pytest.raises(ValueError, match="`freeze_layers` must be"):
+        FineTuning(SMALL["waveform"], freeze_layers=17)
+
+
+def test_the_papers_sizes():
+    model = Pretraining({"encoder": "waveform", "width": 64}, projection=True)
+    assert model.half == 512
+    assert [m.out_features for m in model.projection if isinstance(m, torch.nn.Linear)] == [256, 128]
+    assert 25e6 < sum(p.numel() for p in model.model.encoder.parameters()) < 27e6
+    assert len([m for m in model.model.head if isinstance(m, torch.nn.Linear)]) == 4
+    assert not any(p.requires_grad for p in model.model.head.parameters())
+
+
+def test_projection_head_is_in_the_loss(corpora):
+    torch.manual_seed(0)
+    batch = torch.randn(4, 8000), torch.full((4,), 8000)
+    module = Pretraining(SMALL["spectrogram"]).eval()
+    module.log = lambda *args, **kwargs: None
+    half = module.model.embed(*batch)[:, : module.half]
+    assert module.training_step(batch, 0).item() == pytest.approx(nt_xent(half[:2], half[2:]).item(), rel=1e-5)
+    module.projection = projection_head(module.half).eval()
+    projected = module.projection(half)
+    assert module.training_step(batch, 0).item() == pytest.approx(nt_xent(*projected.chunk(2)).item(), rel=1e-5)
+
+
+def test_first_plateau_takes_the_first_epoch_after_which_the_loss_stopped_falling(tmp_path):
+    class FakeTrainer:
+        should_stop, saved = False, None
+
+        def __init__(self, epoch: int, loss: float) -> None:
+            self.current_epoch, self.callback_metrics = epoch, {"train/loss_epoch": torch.tensor(loss)}
+
+        def save_checkpoint(self, path, weights_only):
+            self.saved = path
+
+    rule = FirstPlateau(tmp_path / "best.ckpt", min_delta=0.01, patience=3)
+    saved, stopped = [], []
+    for epoch, loss in enumerate([2.0, 1.5, 1.2, 1.195, 1.21, 1.192, 0.5]):
+        if epoch == 4:  # as after an interruption
+            state, rule = rule.state_dict(), FirstPlateau(tmp_path / "best.ckpt", min_delta=0.01, patience=3)
+            rule.load_state_dict(state)
+        trainer = FakeTrainer(epoch, loss)
+        rule.on_train_epoch_end(trainer, None)
+        saved += [epoch] if trainer.saved else []
+        stopped += [epoch] if trainer.should_stop else []
+    assert saved == [0, 1, 2]
+    assert stopped == [5]
+    assert rule.chosen_epoch == 2
+
+
+def test_errors_say_what_to_do(tmp_path):
+    model = JSQAModel(ModelConfig(**SMALL["waveform"]))
+    with pytest.raises(FileNotFoundError, match="pretrain first"):
+        load_encoder(model, tmp_path / "none.ckpt")
+    with pytest.raises(ValueError, match="`task` must be one of"):
+        train({"task": "guess"}, tmp_path)
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.yaml")), ids=lambda p: p.stem)
+def test_recipes_build(recipe):
+    content = read_recipe(recipe, ["module.model.width=2"])
+    module, data = TASKS[content.get("task", "regression")]
+    module(**content["module"])
+    data(**content["data"])
+    lightning.Trainer(**content["trainer"], logger=False)
+
+
+def test_two_processes(rated, corpora, tmp_path):
+    recipe = recipe_for("jsqa_pretrain", "spectrogram", rated, corpora, max_epochs=1, devices=2, strategy="ddp")
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    command = [sys.executable, "-m", "training.train", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "out")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PL_TORCH_DISTRIBUTED_BACKEND": "gloo"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    content = torch.load(tmp_path / "out" / "last.ckpt", weights_only=True)
+    assert content["global_step"] == 1  # 12 pairs: 6 for each process, a batch of 4

@@ -1,0 +1,156 @@
+"""The report of the JND classifier: figures, psychometric curves, and what they say about the 6 dB window."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from training import jnd
+from training.data.jnd_human import NOISES, Judgement
+from training.data.jnd_pairs import WINDOW_DB
+
+EDGES_DB = np.array([-0.01, 0.01, 2, 4, 6, 8, 10, 15, 20, 30, 40, 53])
+"""Bins of ΔSNR; the first holds the pairs of equal signals."""
+
+
+def provenance(command: str) -> str:
+    """One line that says how, where and when a result was made."""
+    machine = f"{platform.machine()} with {os.cpu_count()} cores, {platform.system()}"
+    return f"Made by `{command}` on {date.today()}, {machine}."
+
+
+def this_command() -> str:
+    """The command line of this process, as one would type it."""
+    spec = sys.modules["__main__"].__spec__
+    name = f"-m {spec.name}" if spec else sys.argv[0]
+    return f"python {name} {shlex.join(sys.argv[1:])}"
+
+
+def markdown(table: pd.DataFrame, digits: int = 3) -> str:
+    """A table in Markdown."""
+    cells = table.map(lambda v: f"{v:.{digits}f}" if isinstance(v, float) else str(v))
+    lines = [" | ".join(cells.columns), " | ".join("---" for _ in cells.columns)]
+    return "\n".join(f"| {line} |" for line in lines + [" | ".join(row) for row in cells.to_numpy()])
+
+
+def psychometric(table: pd.DataFrame, answer: str) -> pd.DataFrame:
+    """Share of `answer` in each bin of ΔSNR, with the mean ΔSNR and the number of pairs."""
+    bins = pd.cut(table["delta_snr_db"], EDGES_DB)
+    groups = table.groupby(bins, observed=True)
+    return groups.agg(delta_snr_db=("delta_snr_db", "mean"), share=(answer, "mean"), pairs=(answer, "size"))
+
+
+def plot(path: Path, humans: pd.DataFrame, classified: pd.DataFrame) -> None:
+    """Psychometric curves: all humans and, where the pairs could be made again, the classifier."""
+    figure, axes = plt.subplots(2, 4, figsize=(13, 6), sharex=True, sharey=True)
+    for axis, noise in zip(axes.flat, [*NOISES, "all noises"], strict=False):
+        one = humans if noise == "all noises" else humans[humans["noise"] == noise]
+        curve = psychometric(one, "different")
+        error = np.sqrt(curve["share"] * (1 - curve["share"]) / curve["pairs"])
+        axis.errorbar(curve["delta_snr_db"], curve["share"], 1.96 * error, fmt="o-", label="humans", capsize=2)
+        own = classified if noise == "all noises" else classified[classified["noise"] == noise]
+        if len(own):
+            curve = psychometric(own, "answer")
+            axis.plot(curve["delta_snr_db"], curve["share"], "s--", label="classifier (unseen talkers)")
+        else:
+            axis.text(0.97, 0.05, "no recording of this noise:\nhumans only", ha="right", transform=axis.transAxes)
+        axis.axvspan(0, WINDOW_DB, alpha=0.12, color="grey", label="window of the training pairs")
+        axis.set(title=noise.replace("_", " "), xlim=(-1, 53), ylim=(0, 1.02))
+        axis.grid(alpha=0.3)
+    axes[0, 0].legend(fontsize=8)
+    axes[1, 3].axis("off")
+    figure.supxlabel("difference of the SNRs in dB")
+    figure.supylabel("share judged different")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def base_levels(humans: pd.DataFrame) -> pd.DataFrame:
+    """Share judged different against ΔSNR and the level of the less noisy signal."""
+    table = humans.assign(bin=pd.cut(humans["delta_snr_db"], [0.01, 3, 6, 10, 15, 20, 30, 40, 53]))
+    shares = table.pivot_table(index="low", columns="bin", values="different", observed=True)
+    shares.columns = [f"{c.left:.0f}–{c.right:.0f} dB" for c in shares.columns]
+    return shares.reset_index().rename(columns={"low": "level"}).astype({"level": str})
+
+
+def write_report(out: Path, judgements: Sequence[Judgement], table: pd.DataFrame, generated: pd.DataFrame) -> None:
+    """Write `<out>.md` and `<out>.png`."""
+    humans = pd.DataFrame([vars(j) | {"delta_snr_db": j.delta_snr_db} for j in judgements])
+    humans["different"] = humans["different"].astype(int)
+    left_out, table = int(table["pesq"].isna().sum()), table.dropna()
+    table = table.assign(answer=jnd.out_of_fold(table, ["pesq"], "talker"))
+    plot(out.with_suffix(".png"), humans, table)
+
+    inside = humans[(humans["delta_snr_db"] > 0) & (humans["delta_snr_db"] <= WINDOW_DB)]
+    by_noise = humans.groupby("noise").agg(pairs=("different", "size"), judged_different=("different", "mean"))
+    judged = generated.dropna()
+    within = {
+        name: 1 - jnd.classifier().fit(table[columns], table["different"]).predict(judged[columns]).mean()
+        for name, columns in jnd.FEATURES.items()
+    }
+    heard = jnd.human_share_different(humans, generated["delta_snr_db"].to_numpy())
+    upper = generated["delta_snr_db"] > WINDOW_DB / 2
+    curve = psychometric(humans, "different").reset_index(drop=True)
+    lines = [
+        "# JND classifier",
+        "",
+        provenance(this_command()),
+        "",
+        f"{len(humans)} human judgements of pairs that differ in the level of one noise; {len(table)} of them were "
+        f"made again from our speech ({', '.join(sorted(table['noise'].unique())).replace('_', ' ')}; there is no "
+        f"recording of applause or a siren; PESQ finds no speech in {left_out}). Noise recordings at "
+        f"{jnd.NOISE_RMS_DB:.0f} dB full scale, speech at -25 dB; sums clip at full scale as in DPAM.",
+        "",
+        "## Accuracy against the humans, cross-validated",
+        "",
+        markdown(jnd.cross_validate(table)),
+        "",
+        "By talker: 5 folds of unseen talkers; by noise: each noise in turn unseen. Unequal pairs: without those of "
+        f"two equal signals ({(table['delta_snr_db'] == 0).mean():.0%} of the pairs). Always answering with the more "
+        f"frequent answer is right in {max(table['different'].mean(), 1 - table['different'].mean()):.3f}.",
+        "",
+        "## Generated training pairs within JND",
+        "",
+        f"{len(generated)} pairs of 2.5 s, mean |ΔSNR| {generated['delta_snr_db'].mean():.2f} dB, largest "
+        f"{generated['delta_snr_db'].max():.2f} dB. Judged within JND (the paper: 96.73 %):",
+        "",
+        markdown(pd.DataFrame({"features": list(within), "within JND": [f"{v:.2%}" for v in within.values()]})),
+        "",
+        "## Where the humans and the 6 dB window disagree",
+        "",
+        f"The classifier says what most listeners would answer. Of the {len(inside)} judged pairs with a ΔSNR above 0 "
+        f"and up to 6 dB, {inside['different'].mean():.1%} were judged different. A logistic curve of the humans' "
+        f"answers against ΔSNR, put through the ΔSNRs of the generated pairs, expects {heard.mean():.1%} of them to "
+        f"be heard as different: {heard[upper].mean():.1%} of the {upper.mean():.0%} above 3 dB, "
+        f"{heard[~upper].mean():.1%} of the others. So 'within JND' holds for the majority of listeners and "
+        "for most pairs, not for every pair; the upper half of the window is close to the threshold.",
+        "",
+        "Judgements per noise:",
+        "",
+        markdown(by_noise.reset_index()),
+        "",
+        "Humans, all noises:",
+        "",
+        markdown(curve),
+        "",
+        "Humans, by level of the less noisy signal (the higher, the worse its SNR):",
+        "",
+        markdown(base_levels(humans), 2),
+        "",
+        f"![psychometric curves]({out.with_suffix('.png').name})",
+        "",
+    ]
+    out.with_suffix(".md").write_text("\n".join(lines), encoding="utf-8")

@@ -1,0 +1,207 @@
+"""Tables 1 and 2 of the JSQA paper on free data: does JND pretraining help, and does the projection head hurt?
+
+    python -m training.tables --out training/results/tables --runs runs/tables \
+        --human ../shared/human/tcd ../shared/human/p808 ../shared/human/codec
+
+{no pretraining, JND pretraining, JND pretraining with projection head} x encoders x seeds x amounts of labelled
+data. Each run is fine-tuned for the same number of steps; its checkpoint is chosen by PCC on one half of the
+simulated validation set and evaluated on the other half and on every human-rated set. A row for each run and set
+is appended to `<out>.csv` as soon as it is there; a run that has its rows is not done again, so the command can
+be interrupted. `<out>.md` and plots are made from all rows (`--report-only`: from those that are there).
+
+Source: Fan and Williamson 2025 (JSQA), tables 1 and 2, figure 5.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import pearsonr, spearmanr
+from torch.utils.data import DataLoader
+
+from jsqa_metric import JSQAModel
+from training.checkpoints import read_model
+from training.data.labelled import collate
+from training.data.modules import RatedSet, simulated_as_rated
+from training.data.readers import RatedClip, open_rated
+from training.train import train
+
+ENCODERS: dict[str, dict[str, Any]] = {
+    "spectrogram": {"encoder": "spectrogram", "width": 32, "channels": 128, "layers": 2},
+    "waveform16": {"encoder": "waveform", "width": 16},
+    "waveform64": {"encoder": "waveform", "width": 64},
+    "toy": {"encoder": "spectrogram", "width": 4, "channels": 16, "layers": 1},
+}
+PRETRAINING = ("none", "jnd", "jnd+projection")
+MEASURES = ("pcc", "srcc", "rmse", "mae", "rmse_mapped")
+SELECT, REPORT = (0, 2), (1, 2)
+"""Clips of the simulated validation set that choose checkpoints, and those that are reported: every second one."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the grid; `clips` is the amount of labelled data, 0 for all."""
+
+    encoder: str
+    pretraining: str
+    clips: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Folder of the run."""
+        return f"{self.encoder}-{self.pretraining}-{self.clips}-{self.seed}"
+
+
+def measures(predicted: NDArray[np.float64], mos: NDArray[np.float64]) -> dict[str, float]:
+    """PCC, SRCC, RMSE and MAE; `rmse_mapped` is the RMSE after a first-order map of the predictions."""
+    slope, offset = np.polyfit(predicted, mos, 1) if np.ptp(predicted) > 0 else (0.0, float(mos.mean()))
+    return {
+        "pcc": float(pearsonr(predicted, mos).statistic),
+        "srcc": float(spearmanr(predicted, mos).statistic),
+        "rmse": float(np.sqrt(np.mean((predicted - mos) ** 2))),
+        "mae": float(np.mean(np.abs(predicted - mos))),
+        "rmse_mapped": float(np.sqrt(np.mean((slope * predicted + offset - mos) ** 2))),
+    }
+
+
+@torch.inference_mode()
+def evaluate(model: JSQAModel, rated: RatedSet, batch_size: int = 8) -> dict[str, float]:
+    """Agreement of a model with the ratings of a set."""
+    device = next(model.parameters()).device
+    predicted, mos = [], []
+    for wav, lengths, targets in DataLoader(rated, batch_size, collate_fn=collate):
+        predicted.append(model(wav.to(device), lengths.to(device)).float().cpu())
+        mos.append(targets[:, 0])
+    return measures(torch.cat(predicted).double().numpy(), torch.cat(mos).double().numpy())
+
+
+def pretrain(cell: Cell, args: argparse.Namespace) -> Path | None:
+    """Checkpoint of the pretrained encoder of a cell; made once for all amounts of labelled data."""
+    if cell.pretraining == "none":
+        return None
+    folder = args.runs / f"pretrain-{cell.encoder}-{cell.pretraining}-{cell.seed}"
+    if not (folder / "done").exists():
+        recipe = {
+            "task": "jsqa_pretrain",
+            "seed": cell.seed,
+            "data": {"speech": args.speech, "noise": args.noise, "pairs_per_epoch": args.pretrain_pairs},
+            "module": {"model": ENCODERS[cell.encoder], "projection": cell.pretraining == "jnd+projection"},
+            "trainer": {"max_epochs": args.pretrain_epochs} | _trainer(args),
+        }
+        train(recipe, folder)
+        (folder / "done").touch()
+    return folder / "best.ckpt"
+
+
+def finetune(cell: Cell, args: argparse.Namespace) -> Path:
+    """Checkpoint of a cell's fine-tuned model."""
+    pretrained = pretrain(cell, args)
+    recipe = {
+        "task": "jsqa_finetune",
+        "seed": cell.seed,
+        "data": {
+            "train": {"layout": "simulated", "root": args.train},
+            "valid": {"layout": "simulated", "root": args.valid, "part": SELECT},
+            "batch_size": 8,
+            "limit": cell.clips,
+        },
+        "module": {"model": ENCODERS[cell.encoder], "pretrained": pretrained and str(pretrained)},
+        "trainer": {
+            "max_steps": args.steps,
+            "val_check_interval": max(1, args.steps // args.validations),
+            "check_val_every_n_epoch": None,
+            "num_sanity_val_steps": 0,
+        }
+        | _trainer(args),
+    }
+    return train(recipe, args.runs / cell.name)
+
+
+def _trainer(args: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "accelerator": args.accelerator,
+        "devices": 1,
+        "precision": args.precision,
+        "enable_model_summary": False,
+        "log_every_n_steps": 10,
+    }
+
+
+def evaluation_sets(args: argparse.Namespace) -> dict[str, RatedSet]:
+    """Half of the simulated validation set, and the human-rated sets by the names of their folders."""
+    _, valid = simulated_as_rated(args.train, args.valid)
+    sets: dict[str, Sequence[RatedClip]] = {"simulated": valid[REPORT[0] :: REPORT[1]]}
+    sets |= {Path(folder).name: open_rated(folder) for folder in args.human}
+    return {name: RatedSet(clips) for name, clips in sets.items()}
+
+
+def run_grid(args: argparse.Namespace) -> None:
+    """Do what is missing of the grid, smallest amounts of data first, and append its rows to the CSV file."""
+    table = args.out.with_suffix(".csv")
+    there = set()
+    if table.exists():
+        with table.open(newline="") as handle:
+            for row in csv.DictReader(handle):
+                there.add(Cell(row["encoder"], row["pretraining"], int(row["clips"]), int(row["seed"])))
+    grid = itertools.product(args.seeds, args.clips, args.encoders, PRETRAINING)
+    cells = [Cell(encoder, how, clips, seed) for seed, clips, encoder, how in grid]
+    cells = [cell for cell in cells if cell not in there]
+    sets = evaluation_sets(args) if cells else {}
+    for number, cell in enumerate(cells, 1):
+        print(f"{number} of {len(cells)}: {cell.name}")
+        start = time.monotonic()
+        model = read_model(finetune(cell, args))
+        (args.runs / cell.name / "last.ckpt").unlink(missing_ok=True)
+        agreement = {name: evaluate(model, rated) for name, rated in sets.items()}
+        common = asdict(cell) | {"seconds": f"{time.monotonic() - start:.0f}"}
+        new = not table.exists()
+        with table.open("a", newline="") as handle:
+            writer = csv.DictWriter(handle, [*asdict(cell), "set", *MEASURES, "seconds"])
+            if new:
+                writer.writeheader()
+            for name, values in agreement.items():
+                writer.writerow(common | {"set": name} | {key: f"{value:.4f}" for key, value in values.items()})
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of `python -m training.tables`."""
+    from training.tables_report import write_tables  # it uses this module
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="path of the results, without a suffix")
+    parser.add_argument("--runs", type=Path, required=True, help="folder for checkpoints and logs")
+    parser.add_argument("--train", default="sets/train", help="simulated labelled set")
+    parser.add_argument("--valid", default="sets/valid", help="simulated validation set")
+    parser.add_argument("--human", nargs="*", default=[], help="folders of human-rated clips with a labels.csv")
+    parser.add_argument("--speech", default="../shared/speech/train", help="clean speech of the JND pairs")
+    parser.add_argument("--noise", default="../shared/noise/train", help="noise of the JND pairs")
+    parser.add_argument("--encoders", nargs="+", default=["spectrogram", "waveform16"], choices=list(ENCODERS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--clips", type=int, nargs="+", default=[250, 1000, 4000], help="amounts of labelled data")
+    parser.add_argument("--steps", type=int, default=4000, help="of fine-tuning, 8 clips each")
+    parser.add_argument("--validations", type=int, default=10, help="in a run")
+    parser.add_argument("--pretrain-epochs", type=int, default=10, help="at most")
+    parser.add_argument("--pretrain-pairs", type=int, default=2000, help="in an epoch")
+    parser.add_argument("--accelerator", default="auto")
+    parser.add_argument("--precision", default="32-true", help="on a GPU, bf16-mixed")
+    parser.add_argument("--report-only", action="store_true", help="do no runs")
+    args = parser.parse_args(arguments)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    if not args.report_only:
+        run_grid(args)
+    write_tables(args.out, args.runs)
+
+
+if __name__ == "__main__":
+    main()
