@@ -132,7 +132,13 @@ def _section(name: str, agree: pd.DataFrame, paired: pd.DataFrame, within: pd.Da
 
 
 def run(
-    folders: list[Path], baselines: list[Baseline], out: Path, device: str, resamples: int, head: list[str]
+    folders: list[Path],
+    baselines: list[Baseline],
+    out: Path,
+    device: str,
+    resamples: int,
+    head: list[str],
+    cache: Path = CACHE,
 ) -> None:
     """Score, compare, and write everything."""
     names, full = [b.name for b in baselines], {b.name for b in baselines if b.full_reference}
@@ -140,7 +146,7 @@ def run(
     sections = []
     for rated in [rated for folder in folders for rated in read_set(folder)]:
         print(f"{rated.name}: {len(rated.clips)} clips", file=sys.stderr)
-        clips, notes = score_set(rated, baselines, device)
+        clips, notes = score_set(rated, baselines, device, cache)
         for metric, note in notes.items():
             print(f"  {metric}: {note}", file=sys.stderr)
         agree = set_table(rated.name, clips, names, notes, resamples)

@@ -51,7 +51,7 @@ def condition_bars(table: pd.DataFrame, value: str, title: str, path: Path) -> N
     wide = table.pivot_table(index="condition", columns="metric", values=value, sort=False)
     if wide.empty:
         return
-    figure, axes = plt.subplots(figsize=(max(6.0, 0.18 * wide.size + 2), 3.6))
+    figure, axes = plt.subplots(figsize=(min(20.0, max(6.0, 0.18 * wide.size + 2)), 3.6))
     width = 0.8 / len(wide.columns)
     for index, metric in enumerate(wide.columns):
         edge = "black" if metric == OURS else "none"
@@ -60,6 +60,9 @@ def condition_bars(table: pd.DataFrame, value: str, title: str, path: Path) -> N
     axes.set_xticks(
         np.arange(len(wide)), wide.index, rotation=45 if len(wide) > 6 else 0, ha="right" if len(wide) > 6 else "center"
     )
+    if value == "score_mean":
+        means = table.groupby("condition", sort=False)["mos_mean"].first().reindex(wide.index)
+        axes.scatter(np.arange(len(wide)), means, marker="_", s=250, color="black", zorder=3, label="listeners")
     axes.axhline(0, color="black", linewidth=0.8)
     axes.set_ylabel(value)
     axes.set_title(title)
@@ -85,4 +88,19 @@ def cost_curves(table: pd.DataFrame, title: str, path: Path) -> None:
         axes.grid(alpha=0.3, which="both")
     grid[0][-1].legend(fontsize=7, bbox_to_anchor=(1.01, 1), loc="upper left")
     figure.suptitle(title)
+    _save(figure, path)
+
+
+def curves(means: pd.DataFrame, path: Path) -> None:
+    """A panel for each quantity, a line for each metric; `means` has metric, quantity, value and score."""
+    quantities = list(means["quantity"].unique())
+    figure, grid = plt.subplots(1, len(quantities), figsize=(3 * len(quantities), 2.8), sharey=True, squeeze=False)
+    for axes, quantity in zip(grid.flat, quantities, strict=True):
+        for metric, part in means[means["quantity"] == quantity].groupby("metric", sort=False):
+            axes.plot(part["value"], part["score"], "o-", ms=3, lw=2 if metric == OURS else 1, label=metric)
+        axes.set_xlabel(quantity)
+        axes.grid(alpha=0.3)
+    grid.flat[0].set_ylabel("score")
+    grid.flat[-1].legend(fontsize=7)
+    figure.tight_layout()
     _save(figure, path)

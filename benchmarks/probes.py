@@ -144,10 +144,10 @@ def bounds(baseline: Baseline) -> Finding:
 
 
 def gradient(baseline: Baseline) -> Finding:
-    """Gradients of speech (2 s), of faint speech and of speech with digital silence in it: finite, not all zero."""
+    """Gradients of speech (2 s and 10 s), of faint speech and of speech with a silent second: finite, not all zero."""
     gap = speech()
     gap[RATE : 2 * RATE] = 0
-    cases = {"2 s": speech(2.0), "faint": 0.001 * speech(), "with silence": gap}
+    cases = {"2 s": speech(2.0), "10 s": speech(10.0), "faint": 0.001 * speech(), "with silence": gap}
     bad = []
     for name, clip in cases.items():
         try:

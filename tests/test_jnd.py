@@ -159,7 +159,7 @@ def test_classifier_learns_a_threshold_and_the_report_says_so(tmp_path):
         ratio = 10 ** (float(rng.choice([0, 0, *rng.uniform(0.5, 40, 6)])) / 20)
         noise = ("pink_noise", "blue_noise", "siren")[index % 3]
         heard = 20 * np.log10(ratio) + rng.normal(0, 2) > 8
-        judgements.append(Judgement(noise, 0.02, 0.02 * ratio, f"f{index % 10}", "", bool(heard)))
+        judgements.append(Judgement(noise, 2.0, 2.0 * ratio, f"f{index % 10}", "", bool(heard)))
     table = pd.DataFrame([vars(j) | {"delta_snr_db": j.delta_snr_db} for j in judgements if j.noise != "siren"])
     table = table.assign(different=table["different"].astype(int), pesq=4.6 - 0.1 * table["delta_snr_db"])
     table["si_sdr"] = 30 - table["delta_snr_db"]

@@ -15,7 +15,7 @@ pytest.importorskip("lightning", reason="needs the training environment: bash tr
 from training.data.corpus import SAMPLE_RATE, read_audio
 from training.data.readers import chime3, librispeech, nisqa, open_corpus, open_rated, rated_folder
 
-NISQA_COLUMNS = (
+NISQA_COLUMNS = (  # noqa: SIM905
     "db con file con_description filename_deg filename_ref source lang votes_mos votes_noi votes_dis votes_col "
     "votes_loud mos noi dis col loud noi_std dis_std col_std loud_std mos_std filepath_deg filepath_ref"
 ).split()

@@ -38,6 +38,7 @@ from training.train import train
 
 ENCODERS: dict[str, dict[str, Any]] = {
     "spectrogram": {"encoder": "spectrogram", "width": 32, "channels": 128, "layers": 2},
+    "waveform8": {"encoder": "waveform", "width": 8},
     "waveform16": {"encoder": "waveform", "width": 16},
     "waveform64": {"encoder": "waveform", "width": 64},
     "toy": {"encoder": "spectrogram", "width": 4, "channels": 16, "layers": 1},
@@ -95,7 +96,12 @@ def pretrain(cell: Cell, args: argparse.Namespace) -> Path | None:
         recipe = {
             "task": "jsqa_pretrain",
             "seed": cell.seed,
-            "data": {"speech": args.speech, "noise": args.noise, "pairs_per_epoch": args.pretrain_pairs},
+            "data": {
+                "speech": args.speech,
+                "noise": args.noise,
+                "seconds": (args.pair_seconds, args.pair_seconds),
+                "pairs_per_epoch": args.pretrain_pairs,
+            },
             "module": {"model": ENCODERS[cell.encoder], "projection": cell.pretraining == "jnd+projection"},
             "trainer": {"max_epochs": args.pretrain_epochs} | _trainer(args),
         }
@@ -115,6 +121,8 @@ def finetune(cell: Cell, args: argparse.Namespace) -> Path:
             "valid": {"layout": "simulated", "root": args.valid, "part": SELECT},
             "batch_size": 8,
             "limit": cell.clips,
+            "valid_limit": args.valid_clips,
+            "crop_seconds": args.crop_seconds,
         },
         "module": {"model": ENCODERS[cell.encoder], "pretrained": pretrained and str(pretrained)},
         "trainer": {
@@ -191,6 +199,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--clips", type=int, nargs="+", default=[250, 1000, 4000], help="amounts of labelled data")
     parser.add_argument("--steps", type=int, default=4000, help="of fine-tuning, 8 clips each")
     parser.add_argument("--validations", type=int, default=10, help="in a run")
+    parser.add_argument("--crop-seconds", type=float, default=0.0, help="fine-tune on excerpts (0: whole clips)")
+    parser.add_argument("--valid-clips", type=int, default=200, help="that choose a run's checkpoint (0: all)")
+    parser.add_argument("--pair-seconds", type=float, default=4.0, help="length of the JND pairs")
     parser.add_argument("--pretrain-epochs", type=int, default=10, help="at most")
     parser.add_argument("--pretrain-pairs", type=int, default=2000, help="in an epoch")
     parser.add_argument("--accelerator", default="auto")

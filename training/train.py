@@ -20,14 +20,15 @@ import yaml
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from training.data.loading import ResumableLabelledData, SeedSteps
+from training.data.labelled import LabelledData
+from training.data.loading import SeedSteps
 from training.data.modules import JndPairData, RatedData
 from training.finetune import ContrastiveRegression, FineTuning
 from training.pretrain import Pretraining
 from training.regression import Regression
 
 TASKS: dict[str, tuple[type[lightning.LightningModule], type[lightning.LightningDataModule]]] = {
-    "regression": (Regression, ResumableLabelledData),
+    "regression": (Regression, LabelledData),
     "jsqa_pretrain": (Pretraining, JndPairData),
     "jsqa_finetune": (FineTuning, RatedData),
     "scoreq": (ContrastiveRegression, RatedData),

@@ -30,8 +30,8 @@ SLOPES_DB = {"pink_noise": 3.01, "brown_noise": 6.02, "blue_noise": -3.01}
 RECORDED = {"crickets": "ambient-sound-crickets_night.opus"}
 """Noises of which `noise/train` has a recording. Applause and a siren are in neither folder."""
 
-SPEECH_RMS = 10 ** (-25 / 20)
-"""Active level of the speech: -25 dB full scale, about that of produced speech recordings."""
+SPEECH_LEVEL_DB = -25.0
+"""Active level of the speech in dB full scale, about that of produced speech recordings."""
 SECONDS = 2.5
 """Length of a judged clip: the names count in steps of 2.5 s."""
 
@@ -128,7 +128,7 @@ class Remake:
             level = active_rms(excerpt)
             if level > 1e-3:
                 break
-        return (excerpt * (SPEECH_RMS / level)).astype(np.float32)
+        return (excerpt * (10 ** (SPEECH_LEVEL_DB / 20) / level)).astype(np.float32)
 
     def _noise(self, kind: str, rng: np.random.Generator, samples: int) -> Signal:
         if kind in self._recorded:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import lightning
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
+from training.data.loading import training_loader
 from training.teachers import TEACHERS
 
 CLEAN_MOS = 4.6
@@ -73,8 +74,9 @@ class Calibration:
         labels = np.array([c.labels for c in clips])
         mean, std = np.nanmean(labels, axis=0), np.nanstd(labels, axis=0)
         mixture = _mixture((labels - mean) / std, clips)
-        clean = mixture[[c.condition == "clean" for c in clips]]
-        return cls(tuple(mean), tuple(std), float(np.nanmean(clean)), float(np.nanquantile(mixture, 0.002)))
+        undamaged = mixture[[c.condition == "clean" for c in clips]]
+        clean = np.nanmean(undamaged) if undamaged.size else np.nanmax(mixture)  # a tiny set may have none
+        return cls(tuple(mean), tuple(std), float(clean), float(np.nanquantile(mixture, 0.002)))
 
     def targets(self, clips: Sequence[LabelledClip]) -> Labels:
         """`(clips, 1 + teachers)`: the MOS, then the standardised labels."""
@@ -126,12 +128,12 @@ class LabelledData(lightning.LightningDataModule):
         valid: Folder of the validation set, of other talkers, noises and rooms.
         batch_size: Clips in a batch.
         limit: Use only the first so many training clips (0: all), for experiments on the amount of data.
+        seed: Of the order of the clips.
     """
 
-    def __init__(self, train: str, valid: str, batch_size: int = 32, limit: int = 0) -> None:
+    def __init__(self, train: str, valid: str, batch_size: int = 32, limit: int = 0, seed: int = 1) -> None:
         super().__init__()
-        self.save_hyperparameters()
-        self.folders, self.batch_size, self.limit = (train, valid), batch_size, limit
+        self.folders, self.batch_size, self.limit, self.seed = (train, valid), batch_size, limit, seed
 
     def setup(self, stage: str) -> None:
         """Read both sets."""
@@ -140,15 +142,12 @@ class LabelledData(lightning.LightningDataModule):
         calibration = Calibration.fit(train)
         self.train_set, self.valid_set = LabelledSet(train, calibration), LabelledSet(valid, calibration)
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches of an epoch on one device."""
-        return math.ceil(len(self.train_set) / self.batch_size)
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled batches, cropped to one length."""
+        assert self.trainer is not None
+        return training_loader(self.train_set, self.trainer, self.batch_size, collate_cropped, self.seed)
 
-    def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
-        """Shuffled batches."""
-        return DataLoader(self.train_set, self.batch_size, shuffle=True, collate_fn=collate_cropped, drop_last=True)
-
-    def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+    def val_dataloader(self) -> DataLoader[Any]:
         """Batches in order."""
-        return DataLoader(self.valid_set, self.batch_size, collate_fn=collate)
+        own = torch.Generator().manual_seed(0)  # leaves the global one alone
+        return DataLoader(self.valid_set, self.batch_size, collate_fn=collate, generator=own)

@@ -13,8 +13,6 @@ import lightning
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from training.data.labelled import LabelledData, collate_cropped
-
 
 class TrainingSampler(DistributedSampler[Any]):
     """Indices of this process for as many batches as an epoch has, from the first batch that is not done yet.
@@ -95,24 +93,3 @@ class SeedSteps(lightning.Callback):
     ) -> None:
         """Before the next batch is put together."""
         self._seed(trainer)
-
-
-class ResumableLabelledData(LabelledData):
-    """`LabelledData` in the order of `TrainingSampler`.
-
-    Args:
-        train: Folder of the training set.
-        valid: Folder of the validation set.
-        batch_size: Clips in a batch of one process.
-        limit: Use only the first so many training clips (0: all).
-        seed: Of the shuffling.
-    """
-
-    def __init__(self, train: str, valid: str, batch_size: int = 32, limit: int = 0, seed: int = 1) -> None:
-        super().__init__(train, valid, batch_size, limit)
-        self.seed = seed
-
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled batches."""
-        assert self.trainer is not None
-        return training_loader(self.train_set, self.trainer, self.batch_size, collate_cropped, self.seed)

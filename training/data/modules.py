@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from training.data.corpus import read_audio
+from training.data.corpus import SAMPLE_RATE, read_audio
 from training.data.jnd_pairs import DrawnPairs, JndPairs, WrittenPairs, collate_pairs
 from training.data.labelled import Calibration, collate, collate_cropped, read_set
 from training.data.loading import training_loader
@@ -71,10 +71,15 @@ class JndPairData(lightning.LightningDataModule):
 
 
 class RatedSet(Dataset[tuple[Tensor, Tensor]]):
-    """Rated clips at `SAMPLE_RATE` with their MOS, kept in memory (int16) once they have been read."""
+    """Rated clips at `SAMPLE_RATE` with their MOS, kept in memory (int16) once they have been read.
 
-    def __init__(self, clips: Sequence[RatedClip]) -> None:
-        self.clips = clips
+    Args:
+        clips: What to read.
+        crop_seconds: Give an excerpt of at most this length, anywhere in the clip, anew each time (0: all of it).
+    """
+
+    def __init__(self, clips: Sequence[RatedClip], crop_seconds: float = 0.0) -> None:
+        self.clips, self.crop = clips, int(crop_seconds * SAMPLE_RATE)
         self.audio: list[Tensor | None] = [None] * len(clips)
 
     def __len__(self) -> int:
@@ -85,6 +90,9 @@ class RatedSet(Dataset[tuple[Tensor, Tensor]]):
         if audio is None:
             samples = np.clip(read_audio(self.clips[index].path) * 32768, -32768, 32767)
             audio = self.audio[index] = torch.from_numpy(samples.astype(np.int16))
+        if 0 < self.crop < len(audio):
+            start = int(torch.randint(len(audio) - self.crop + 1, ()))
+            audio = audio[start : start + self.crop]
         return audio.float() / 32768, torch.tensor([self.clips[index].mos], dtype=torch.float32)
 
 
@@ -111,15 +119,23 @@ class RatedData(lightning.LightningDataModule):
         batch_size: Clips in a batch of one process.
         limit: Use only the first so many training clips (0: all).
         valid_limit: The same for validation.
+        crop_seconds: Train on random excerpts of at most this length (0: whole clips).
         seed: Of the shuffling.
     """
 
     def __init__(
-        self, train: Source, valid: Source, batch_size: int = 8, limit: int = 0, valid_limit: int = 0, seed: int = 1
+        self,
+        train: Source,
+        valid: Source,
+        batch_size: int = 8,
+        limit: int = 0,
+        valid_limit: int = 0,
+        crop_seconds: float = 0.0,
+        seed: int = 1,
     ) -> None:
         super().__init__()
         self.sources, self.limits = (train, valid), (limit, valid_limit)
-        self.batch_size, self.seed = batch_size, seed
+        self.batch_size, self.crop_seconds, self.seed = batch_size, crop_seconds, seed
 
     def setup(self, stage: str) -> None:
         """Find the clips; they are read when they are first needed."""
@@ -129,7 +145,7 @@ class RatedData(lightning.LightningDataModule):
         else:
             clips = (open_rated(self.sources[0]), open_rated(self.sources[1]))
         first, step = self.sources[1].get("part", (0, 1)) if isinstance(self.sources[1], Mapping) else (0, 1)
-        self.train_set = RatedSet(clips[0][: self.limits[0] or None])
+        self.train_set = RatedSet(clips[0][: self.limits[0] or None], self.crop_seconds)
         self.valid_set = RatedSet(clips[1][first::step][: self.limits[1] or None])
 
     def train_dataloader(self) -> DataLoader[Any]:
