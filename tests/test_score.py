@@ -222,6 +222,14 @@ def test_silent_windows_of_a_long_clip_do_not_count(speech):
     assert details.mos == pytest.approx(np.mean([w.mos for w in details.windows if not math.isnan(w.mos)]), abs=1e-6)
 
 
+@pytest.mark.parametrize("place", [0.01, 0.5, 0.99])
+def test_one_bad_sample_anywhere_in_a_long_clip_spoils_it(speech, place):
+    long = np.tile(speech, 8)
+    long[int(place * len(long))] = np.nan
+    with pytest.warns(UserWarning, match="NaN or infinite"):
+        assert math.isnan(score(long, RATE, batch_size=1))
+
+
 def test_shifting_a_long_clip_by_a_sample_moves_its_score_by_less_than_a_hundredth(speech, noisy):
     long = np.concatenate([speech, noisy, speech, noisy, speech])
     scores = [score(long[i:], RATE) for i in (0, 1, 2, 50)]
@@ -267,11 +275,16 @@ def test_unscorable_clips_have_zero_gradient_beside_others(noisy):
     assert (wav.grad[1] == 0).all()
 
 
-def test_mixed_precision_around_does_not_change_the_score(speech):
+def test_mixed_precision_around_changes_neither_score_nor_gradient(speech):
     tensor = torch.from_numpy(speech)
     with torch.autocast("cpu", torch.bfloat16):
         inside = score(tensor, RATE)
+        wav = tensor.clone().requires_grad_()
+        (score(wav, RATE) * torch.ones(1)).sum().backward()
     assert inside == score(tensor, RATE)
+    outside = tensor.clone().requires_grad_()
+    score(outside, RATE).backward()
+    torch.testing.assert_close(wav.grad, outside.grad)
     assert score(tensor.bfloat16(), RATE) == pytest.approx(score(tensor, RATE), abs=0.3)
 
 
