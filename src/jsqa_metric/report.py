@@ -28,7 +28,7 @@ def shown_path(path: str) -> str:
 def make_row(path: str, details: ScoreDetails) -> Row:
     """A row of the report; what is unknown is None."""
     known = {"mos": details.mos, "duration_s": details.duration_s}
-    numbers = {key: None if math.isnan(value) else round(value, 4) for key, value in known.items()}
+    numbers = {key: None if math.isnan(value) else round(value, 6) for key, value in known.items()}
     return {"path": shown_path(path), **numbers, "sample_rate": details.sample_rate, "status": details.reason or "ok"}
 
 
