@@ -173,7 +173,10 @@ print(float(load_model("org/model", revision=revision)(0.1 * torch.randn(1, 8000
 def load_in_a_new_process(tmp_path: Path, address: str, *arguments: str, wait: bool = True, **environment: str):
     process = subprocess.Popen(
         [sys.executable, "-c", LOAD, *arguments],
-        env={**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hf"), **environment},
+        env={
+            **os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hf"), "PYTHONWARNINGS": "default",
+            **environment,
+        },
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     return _result(process) if wait else process

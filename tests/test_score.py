@@ -275,6 +275,16 @@ def test_unscorable_clips_have_zero_gradient_beside_others(noisy):
     assert (wav.grad[1] == 0).all()
 
 
+@pytest.mark.parametrize("fill", [0.0, math.nan, math.inf])
+def test_where_nothing_can_be_scored_the_gradient_is_zero(fill):
+    for wav in (torch.full((16000,), fill, requires_grad=True), torch.full((2, 100), fill, requires_grad=True)):
+        with pytest.warns(UserWarning, match="not scored"):
+            scores = score(wav, RATE)
+        assert scores.isnan().all()
+        scores.sum().backward()
+        assert (wav.grad == 0).all()
+
+
 def test_mixed_precision_around_changes_neither_score_nor_gradient(speech):
     tensor = torch.from_numpy(speech)
     with torch.autocast("cpu", torch.bfloat16):

@@ -124,6 +124,8 @@ def score(
         return details[0].mos
     if isinstance(template, Tensor):
         stacked = torch.stack([s for _, s in results]) if results else torch.zeros(0)
+        if wants_gradient and not stacked.requires_grad:  # nothing could be scored: a zero gradient, not an error
+            stacked = stacked + (template * 0).nan_to_num().sum()
         return stacked.to(template.device).reshape(shape or ())
     return np.array([detail.mos for detail in details], dtype=np.float32).reshape(shape or ())
 
