@@ -160,6 +160,7 @@ def run(
             value, title = ("score_mean", "mean score") if small else ("pcc", "PCC within each condition")
             plots.condition_bars(within, value, f"{rated.name}: {title}", out / f"{rated.name}-conditions.png")
         sections.append(_section(rated.name, agree, paired, within, full))
+        clips = clips.drop(columns="mos")  # listeners' ratings stay in their sets: not all may be copied
         clips.insert(0, "set", rated.name)
         for key, table in zip(tables, (agree, within, paired, clips), strict=True):
             tables[key].append(table)
