@@ -68,7 +68,8 @@ class ArrayClip:
         part = self.data[..., start:stop]
         signal = part if isinstance(part, Tensor) else torch.from_numpy(_native(part))
         signal = _to_full_scale(signal)
-        return signal if self.channel is None else _mix_down(signal, self.channel)
+        mono: Tensor = signal if self.channel is None else _mix_down(signal, self.channel)
+        return mono
 
 
 class FileClip:
@@ -107,7 +108,8 @@ class FileClip:
             raise AudioError(f"damaged audio file ({_reason(error)})") from error
         if len(block) < stop - start:
             raise AudioError(f"damaged audio file (it ends after {start + len(block)} of {self.samples} samples)")
-        return _mix_down(torch.from_numpy(np.ascontiguousarray(block.T)), self.channel)
+        # mixed in NumPy: torch's threads would start a second team in a reading thread, in the way of the network's
+        return torch.from_numpy(np.ascontiguousarray(_mix_down(block.T, self.channel)))
 
 
 def _reason(error: Exception) -> str:
@@ -135,10 +137,10 @@ def _to_full_scale(signal: Tensor) -> Tensor:
     raise ValueError(f"`audio` must be floating point or 8, 16 or 32 bit integer, got {signal.dtype}")
 
 
-def _mix_down(signal: Tensor, channel: Channel) -> Tensor:
-    """Mean of the channels `(channels, time)`, or one of them."""
+def _mix_down(signal: Any, channel: Channel) -> Any:
+    """Mean of the channels of an array or tensor `(channels, time)`, or one of them."""
     if channel == "mean":
-        return signal.mean(dim=0)
+        return signal.mean(0) if signal.shape[0] > 1 else signal[0]
     index = 0 if channel == "first" else int(channel)
     if index >= signal.shape[0]:
         raise AudioError(f"has {signal.shape[0]} channels, no channel {index}")

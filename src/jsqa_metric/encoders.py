@@ -89,7 +89,7 @@ class LogMel(nn.Module):
         spectrum = torch.stft(
             F.pad(wav, (half, half)), self.n_fft, self.hop, window=self.window, center=False, return_complex=True
         )
-        power = torch.view_as_real(spectrum).square().sum(dim=-1)  # not abs(): finite gradient at zero
+        power = spectrum.real.square() + spectrum.imag.square()  # not abs(): finite gradient at zero
         level_db = 10 * torch.log10((self.filters * self.scale) @ power + 1e-10)
         mask = length_mask(lengths // self.hop + 1, level_db.shape[-1])
         return apply_mask((level_db + 50) / 25, mask), mask

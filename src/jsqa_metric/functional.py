@@ -113,7 +113,7 @@ def score(
     place = next(network.parameters()).device
 
     wants_gradient = isinstance(template, Tensor) and template.requires_grad and torch.is_grad_enabled()
-    files = bool(sources) and au.is_path(sources[0])
+    files = bool(sources) and not isinstance(sources[0], au.ArrayClip) and not _fits_one_window(sources, network)
     with nullcontext() if wants_gradient else torch.no_grad():
         results = list(iter_details(sources, network, place, channel or "mean", batch_size, prefetch=files))
     details = [detail for detail, _ in results]
@@ -128,6 +128,12 @@ def score(
             stacked = stacked + (template * 0).nan_to_num().sum()
         return stacked.to(template.device).reshape(shape or ())
     return np.array([detail.mos for detail in details], dtype=np.float32).reshape(shape or ())
+
+
+def _fits_one_window(sources: list[Source], network: JSQAModel) -> bool:
+    """Whether there is only one window, and so nothing to read ahead."""
+    clip = sources[0]
+    return isinstance(clip, au.FileClip) and clip.samples <= network.config.window_seconds * clip.sample_rate
 
 
 def _network(model: str | os.PathLike[str] | JSQAModel, device: Any, template: Any) -> JSQAModel:
@@ -146,8 +152,8 @@ def _sources(
 ) -> tuple[list[Source], tuple[int, ...] | None, Any]:
     """What to score, the shape of the result (None for one clip), and an input to model the output on."""
     if au.is_path(audio):
-        au.FileClip(audio, channel or "mean")  # a single file that cannot be opened is an error, not a NaN
-        return [audio], None, None
+        clip = au.FileClip(audio, channel or "mean")  # a single file that cannot be opened is an error, not a NaN
+        return [clip], None, None
     if isinstance(audio, (np.ndarray, Tensor)):
         clips, shape = _array_clips(audio, au.check_sample_rate(sample_rate), lengths, channel)
         return list(clips), shape or None, audio

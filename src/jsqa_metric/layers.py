@@ -18,7 +18,12 @@ def length_mask(lengths: Tensor, size: int) -> Tensor:
 
 def apply_mask(features: Tensor, mask: Tensor) -> Tensor:
     """Set the features outside the mask to zero (also where they are NaN)."""
-    return features.masked_fill(~_expand(mask, features.dim()), 0)
+    return features if _nothing_masked(mask) else features.masked_fill(~_expand(mask, features.dim()), 0)
+
+
+def _nothing_masked(mask: Tensor) -> bool:
+    """Whether passes over the features can be saved; only asked on the CPU, where the answer costs no waiting."""
+    return mask.device.type == "cpu" and bool(mask.all())
 
 
 def _expand(mask: Tensor, dimensions: int) -> Tensor:
@@ -85,7 +90,7 @@ class MaskedConvolution(nn.Module):
         weight = layer.weight * scale.view(-1, *(1,) * (layer.weight.dim() - 1))
         convolve = F.conv1d if isinstance(layer, nn.Conv1d) else F.conv2d
         out = convolve(features, weight, shift, layer.stride, layer.padding)
-        return out.masked_fill_(~_expand(mask, out.dim()), 0), mask
+        return out if _nothing_masked(mask) else out.masked_fill_(~_expand(mask, out.dim()), 0), mask
 
 
 class MeanPooling(nn.Module):
