@@ -10,9 +10,11 @@ import pytest
 import soundfile as sf
 import torch
 from conftest import EXAMPLES
+from julius import resample_frac
 from scipy.signal import resample_poly
 
 from jsqa_metric import AudioError, JSQAModel, ModelConfig, ScoreDetails, load_model, score
+from jsqa_metric.audio import resample, resampled_length
 
 RATE = 16000
 
@@ -334,6 +336,21 @@ def test_file_formats(speech, write_wav, suffix):
 
 def test_odd_rates_do_not_exhaust_memory(speech):
     assert score(speech, 15999) == pytest.approx(score(speech, RATE), abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(48000, 16000), (8000, 16000), (44100, 16000), (11025, 16000), (96000, 16000)]
+)
+@pytest.mark.parametrize("samples", [1, 100, 4801])
+def test_resampling_is_that_of_julius(old, new, samples):
+    wav = torch.randn(2, samples, generator=torch.Generator().manual_seed(0))
+    blocks = 100  # julius repeats the edges, we take them as silent
+    silence, offset = blocks * old // math.gcd(old, new), blocks * new // math.gcd(old, new)
+    length = resampled_length(samples, old, new)
+    expected = resample_frac(torch.nn.functional.pad(wav, (silence, silence)), old, new, full=True)
+    ours = resample(wav, old, new)
+    assert ours.shape == (2, length)
+    torch.testing.assert_close(ours, expected[:, offset : offset + length], atol=1e-5, rtol=0)
 
 
 RATES = [8000, 11025, 16000, 22050, 32000, 44100, 48000, 96000]

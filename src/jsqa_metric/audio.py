@@ -13,13 +13,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from math import ceil
 from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 import soundfile as sf
 import torch
-from julius.resample import resample_frac
+from julius.resample import ResampleFrac
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
@@ -32,8 +33,6 @@ MAX_PEAK = 8.0
 SAMPLE_RATES = (2000, 768000)
 """Lowest and highest accepted rate, in Hz."""
 MAX_CHANNELS = 64
-_RESAMPLE_MARGIN = 32
-"""Zeros around a window before resampling, in samples of the lower of both rates (the filter reaches 24)."""
 
 Channel = str | int
 Array = np.ndarray[Any, Any]
@@ -226,17 +225,36 @@ def resample(signals: Tensor, old_rate: int, new_rate: int) -> Tensor:
         - signals: `(batch, time)`
         - return: `(batch, ceil(time * new_rate / old_rate))`
 
-    Source: Smith, "Digital Audio Resampling", by way of `julius.resample_frac`.
+    Source: Smith, "Digital Audio Resampling", by way of the filters of julius.
     """
     ratio = Fraction(new_rate, old_rate).limit_denominator(1000)
     if ratio == 1:
         return signals
-    new, old = ratio.numerator, ratio.denominator
-    blocks = ceil(_RESAMPLE_MARGIN * max(1, old / new) / old)  # whole blocks, so that the grid stays in place
-    padded = F.pad(signals, (blocks * old, blocks * old))
+    bank, step, before = _filter_bank(ratio, signals.device)
     length = resampled_length(signals.shape[-1], old_rate, new_rate)
-    out: Tensor = resample_frac(padded, old, new, output_length=length + blocks * new)
-    return out[..., blocks * new :]
+    frames = ceil(length / bank.shape[1])
+    after = (frames - 1) * step + bank.shape[0] - before - signals.shape[-1]
+    out = F.pad(signals, (before, after)).unfold(-1, bank.shape[0], step) @ bank
+    return out.flatten(-2)[..., :length]
+
+
+@lru_cache(maxsize=16)
+def _filter_bank(ratio: Fraction, device: torch.device) -> tuple[Tensor, int, int]:
+    """A matrix that makes a run of output samples from a frame of input samples; frame step; samples before it.
+
+    It holds julius's filters, as often as it takes for a matrix product that is worth it: several times faster than
+    the convolution in `julius.resample_frac`, which also computes the filters anew in each call.
+    """
+    new, old = ratio.numerator, ratio.denominator
+    with torch.inference_mode(False):  # it is kept, and may be wanted for gradients later
+        kernel = (
+            ResampleFrac(old, new).get_buffer("kernel")[:, 0].float()
+        )  # (new, taps): output j * new + p begins at j * old
+        repeats, taps = ceil(64 / new), kernel.shape[1]
+        bank = torch.zeros((repeats - 1) * old + taps, repeats, new, dtype=torch.float32)
+        for i in range(repeats):
+            bank[i * old : i * old + taps, i] = kernel.T
+        return bank.flatten(1).to(device), repeats * old, (taps - old) // 2
 
 
 def resampled_length(samples: int, old_rate: int, new_rate: int) -> int:
