@@ -185,6 +185,13 @@ def test_a_reader_that_goes_away_is_no_error():
     assert "Traceback" not in process.stderr
 
 
+def test_a_header_that_claims_a_million_years_costs_nothing(tmp_path, speech, monkeypatch):
+    sf.write(tmp_path / "clip.wav", speech, 16000)
+    monkeypatch.setattr(sf.SoundFile, "frames", property(lambda self: 2**62))
+    with pytest.warns(UserWarning, match="ends after 84160 of 4611686018427387904 samples"):
+        assert np.isnan(score([tmp_path / "clip.wav"]))
+
+
 def test_files_damaged_at_random_are_scored_or_have_a_reason(tmp_path, speech):
     rng = np.random.default_rng(0)
     paths = []

@@ -10,7 +10,7 @@ Conventions:
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -201,17 +201,20 @@ def is_path(item: object) -> TypeGuard[str | os.PathLike[str]]:
     return isinstance(item, (str, os.PathLike))
 
 
-def window_bounds(clip: Clip, seconds: float) -> Sequence[tuple[int, int]]:
+def window_bounds(clip: Clip, seconds: float) -> Iterator[tuple[int, int]]:
     """Windows of equal length, spread evenly from the first to the last sample, overlapping by at least 1/12.
 
-    A clip that fits one window is that window.
+    A clip that fits one window is that window. Lazily, as a broken header may claim any length.
     """
     window = round(seconds * clip.sample_rate)
     if clip.samples <= window:
-        return [(0, clip.samples)]
+        yield 0, clip.samples
+        return
     count = ceil((clip.samples - window) / (window * 11 // 12)) + 1
     last = clip.samples - window
-    return [(start, start + window) for start in (round(i * last / (count - 1)) for i in range(count))]
+    for i in range(count):
+        start = i * last // (count - 1)
+        yield start, start + window
 
 
 def resample(signals: Tensor, old_rate: int, new_rate: int) -> Tensor:

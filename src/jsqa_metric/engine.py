@@ -96,11 +96,10 @@ def _read_jobs(
             clip = au.FileClip(source, channel) if isinstance(source, (str, os.PathLike)) else source
             tally.duration_s, tally.sample_rate = clip.samples / clip.sample_rate, clip.sample_rate
             au.check_clip(clip)
-            bounds = au.window_bounds(clip, window_s)
-            for index, (start, stop) in enumerate(bounds):
+            for start, stop in au.window_bounds(clip, window_s):
                 seconds = start / clip.sample_rate, stop / clip.sample_rate
                 signal = clip.read(start, stop)
-                yield _Job(number, seconds, signal, clip.sample_rate, final=index == len(bounds) - 1)
+                yield _Job(number, seconds, signal, clip.sample_rate, final=stop == clip.samples)
         except (au.AudioError, OSError, MemoryError) as error:
             yield _Job(number, (0.0, 0.0), None, 0, final=True, error=str(error) or type(error).__name__)
 
