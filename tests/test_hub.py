@@ -184,7 +184,7 @@ def load_in_a_new_process(tmp_path: Path, address: str, *arguments: str, wait: b
 
 def _result(process) -> tuple[str, str]:
     out, err = process.communicate(timeout=240)
-    return out.strip(), err
+    return out.strip(), " ".join(err.split())  # some packages install tracebacks that wrap lines
 
 
 def test_from_the_hub_first_download_then_cache_then_offline(tmp_path, hub):
@@ -209,7 +209,8 @@ def small_model_score() -> torch.Tensor:
 def test_offline_without_cache_says_what_to_do(tmp_path):
     out, err = load_in_a_new_process(tmp_path, "http://127.0.0.1:9", COMMIT, HF_HUB_OFFLINE="1")
     assert out == ""
-    assert "FileNotFoundError: cannot get model 'org/model'" in err
+    assert "FileNotFoundError" in err
+    assert "cannot get model 'org/model'" in err
     assert "copy config.json and model.safetensors" in err
 
 
