@@ -1,14 +1,15 @@
 """How a metric moves with one physical quantity at a time: gain, SNR, clipping, packet loss, bandwidth.
 
-    python -m benchmarks.curves examples --out benchmarks/results/curves
+    python -m benchmarks.curves examples
+    python -m benchmarks.curves ../shared/human/p808 --match 'fb_c0_*' --out benchmarks/results/curves-fullband
 
-Needs no listeners: where more damage cannot sound better, a curve that turns around is wrong. Clips whose name ends
-in `_clean` are taken, or every file of the folder.
+Needs no listeners: where more damage cannot sound better, a curve that turns around is wrong.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,7 +49,9 @@ def loss(signal: Array, rate: int, percent: float) -> Array:
 
 
 def low_pass(signal: Array, rate: int, cut_hz: float) -> Array:
-    """Nothing above a frequency."""
+    """Nothing above a frequency (which a clip of a lower rate does not have anyway)."""
+    if cut_hz >= rate / 2:
+        return signal
     return sosfiltfilt(butter(8, cut_hz, fs=rate, output="sos"), signal)
 
 
@@ -57,7 +60,7 @@ CURVES: dict[str, tuple[Damage, tuple[float, ...], int]] = {
     "snr_db": (noise, (-5, 0, 5, 10, 15, 20, 30, 40, 50), 1),
     "clipped_percent": (clipping, (0, 0.1, 0.3, 1, 3, 10, 20, 40), -1),
     "lost_percent": (loss, (0, 1, 2, 5, 10, 20, 30), -1),
-    "low_pass_hz": (low_pass, (1000, 1500, 2000, 3000, 4000, 5000, 6000, 7500), 1),
+    "low_pass_hz": (low_pass, (1000, 1500, 2000, 3000, 4000, 5000, 6000, 7500, 10000, 12000, 15000, 18000), 1),
 }
 """Damage, its values, and which way the score should go as they grow (0: it has a maximum)."""
 
@@ -88,17 +91,25 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point of `python -m benchmarks.curves`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="clean clips")
+    parser.add_argument("--match", default="*_clean.*", help="which files of the folder (default: %(default)s)")
     report.add_baselines_option(parser)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/curves"), help="default: %(default)s")
     args = parser.parse_args(arguments)
-    paths = sorted(args.folder.glob("*_clean.*")) or sorted(p for p in args.folder.iterdir() if p.suffix != ".csv")
+    paths = sorted(args.folder.glob(args.match))
+    if not paths:
+        parser.error(f"no files {args.match} in {args.folder}")
     clips = {path.stem: sf.read(path, dtype="float32", always_2d=True) for path in paths}
     mono = {name: (signal.mean(axis=1), rate) for name, (signal, rate) in clips.items()}
-    baselines = report.chosen(args)
-    parts = []
+    baselines = [baseline for baseline in report.chosen(args) if not baseline.full_reference]
+    parts, absent = [], []
     for baseline in baselines:
-        baseline.load()
-        parts.append(measure(baseline, mono))
+        try:
+            baseline.load()
+            parts.append(measure(baseline, mono))
+        except Exception as error:  # noqa: BLE001 - a metric that cannot run, or breaks, is a line with its reason
+            absent.append(f"- {baseline.name}: {type(error).__name__}: {error}\n")
+    if not parts:
+        sys.exit("no metric could run:\n" + "".join(absent))
     table = pd.concat(parts, ignore_index=True)
     means = table.groupby(["metric", "quantity", "value"], sort=False, as_index=False)["score"].mean()
     head = report.head("benchmarks.curves", baselines, arguments)
@@ -110,7 +121,7 @@ def main(arguments: list[str] | None = None) -> None:
         wide.append(f"## {quantity}\n\n{report.markdown(panel)}")
     wrong = f"## Where more damage scores higher\n\n{report.markdown(turns(means))}"
     title = f"Scores against one damage at a time, mean of {len(paths)} clips"
-    report.write_markdown(title, ["![curves](curves.png)\n", *wide, wrong], args.out / "README.md", head)
+    report.write_markdown(title, ["![curves](curves.png)\n", *wide, wrong, *absent], args.out / "README.md", head)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,15 @@ def test_the_embedded_model_loads_once_for_all():
         load_model(revision="other")
 
 
+def test_older_weights_stay_loadable_by_revision():
+    older = load_model(revision="2026.11")
+    assert older.config.revision == "2026.11"
+    assert older.sample_rate == 16000
+    for odd in ("../default", "2026.10", "."):
+        with pytest.raises(ValueError, match="has revision"):
+            load_model(revision=odd)
+
+
 def test_a_folder_gives_back_what_was_written(folder, speech):
     clip = torch.from_numpy(speech[None, :16000])
     for loaded in (load_model(folder), load_model(str(folder)), JSQAModel.from_pretrained(folder)):

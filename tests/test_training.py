@@ -5,24 +5,32 @@ from __future__ import annotations
 import importlib.util
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from jsqa_metric import load_model, score
+from jsqa_metric import JSQAModel, ModelConfig, load_model, score
+from jsqa_metric.hub import write_folder
 
 if importlib.util.find_spec("distillmos") is None or importlib.util.find_spec("av") is None:
     pytest.skip("needs the training environment: bash training/install.sh", allow_module_level=True)
 
-from training import build_set, publish, train
-from training.data.labelled import Calibration, LabelledClip, collate_cropped, read_set
-from training.data.simulate import DEGRADATIONS, Simulator
+from jsqa_metric.model import LOG_STD
+from training import ablation, build_set, publish, train
+from training.data.bandwidth import SIMULATION_RATE, bandwidth_share, measured_bandwidth_hz, widen
+from training.data.channel import band_limit
+from training.data.corpus import SAMPLE_RATE, change_rate
+from training.data.enhance import deep_filter
+from training.data.labelled import CLEAN_MOS, Calibration, LabelledClip, LabelledSet, collate_cropped, read_set
+from training.data.simulate import DEGRADATIONS, DELIVERY_RATES, Simulator
+from training.regression import Regression
 from training.teachers import TEACHERS, Teachers
 
 
 @pytest.fixture(scope="module")
 def folders(shared) -> dict[str, object]:
     return {
-        "speech": shared / "speech" / "valid",
+        "speech": [shared / "speech" / "valid"],
         "noise": shared / "noise" / "valid",
         "rooms": sorted((shared / "rooms").glob("S*.flac")),
     }
@@ -36,21 +44,54 @@ def simulator(folders) -> Simulator:
 @pytest.fixture(scope="module")
 def labelled_set(folders, tmp_path_factory):
     folder = tmp_path_factory.mktemp("set")
-    arguments = [folder, "--speech", folders["speech"], "--noise", folders["noise"], "--rooms", *folders["rooms"]]
+    arguments = [folder, "--speech", *folders["speech"], "--noise", folders["noise"], "--rooms", *folders["rooms"]]
     build_set.main([str(a) for a in [*arguments, "--clips", 12, "--shard-clips", 6, "--workers", 2]])
     return folder, [str(a) for a in arguments]
 
 
+@pytest.fixture(scope="module")
+def fullband(speech) -> np.ndarray:
+    return widen(speech, np.random.default_rng(0))
+
+
 @pytest.mark.parametrize("name", DEGRADATIONS)
-def test_degradations_damage_and_keep_the_length(simulator, speech, name):
+def test_degradations_damage_and_keep_the_length(simulator, fullband, name):
     degrade, _ = DEGRADATIONS[name]
     for seed in range(3):
-        damaged, parameters = degrade(speech.copy(), np.random.default_rng(seed), simulator.material)
-        assert damaged.shape == speech.shape
+        damaged, parameters = degrade(fullband.copy(), np.random.default_rng(seed), simulator.material)
+        assert damaged.shape == fullband.shape
         assert damaged.dtype == np.float32
         assert np.isfinite(damaged).all()
-        assert not np.array_equal(damaged, speech)
+        assert not np.array_equal(damaged, fullband)
         assert parameters
+
+
+def test_widened_speech_is_fullband_and_the_same_below_8_khz(speech, fullband):
+    assert len(fullband) == 3 * len(speech)
+    back = change_rate(fullband, SIMULATION_RATE, SAMPLE_RATE)
+    assert np.corrcoef(back, speech)[0, 1] > 0.999
+    spectrum = np.abs(np.fft.rfft(fullband)) ** 2
+    hz = np.arange(len(spectrum)) * SIMULATION_RATE / len(fullband)
+    bands = [spectrum[(hz >= low) & (hz < low + 4000)].sum() for low in (4000, 8000, 12000, 16000)]
+    falls_db = -np.diff(10 * np.log10(bands))
+    assert ((falls_db > 2) & (falls_db < 14)).all()
+
+
+def test_bandwidth_is_measured_and_costs_what_listeners_say(fullband):
+    for cutoff_hz in (3400, 7000, 12000, 16000):
+        narrow = change_rate(change_rate(fullband, SIMULATION_RATE, 2 * cutoff_hz), 2 * cutoff_hz, SIMULATION_RATE)
+        assert measured_bandwidth_hz(fullband, narrow[: len(fullband)]) == pytest.approx(cutoff_hz, rel=0.1)
+    shares = [bandwidth_share(hz) for hz in (4000, 8000, 11025, 16000, 20000, 24000)]
+    assert shares[0] == shares[1] == pytest.approx(129 / 148)
+    assert (np.diff(shares[1:5]) > 0).all()
+    assert shares[4] == shares[5] == 1
+
+
+def test_deepfilternet_removes_noise_and_keeps_time(fullband):
+    noise = np.random.default_rng(0).standard_normal(len(fullband)).astype(np.float32) * 0.02
+    cleaned = deep_filter(fullband + noise, 100.0)
+    assert np.corrcoef(cleaned, fullband)[0, 1] > 0.9  # a delay of a few samples would destroy that
+    assert np.std(cleaned - fullband) < 0.7 * np.std(noise)
 
 
 def test_a_clip_is_always_the_same_and_no_two_are(simulator):
@@ -58,7 +99,25 @@ def test_a_clip_is_always_the_same_and_no_two_are(simulator):
     assert np.array_equal(first.degraded, again.degraded)
     assert np.array_equal(first.reference, again.reference)
     assert first.degraded.shape != other.degraded.shape or not np.array_equal(first.degraded, other.degraded)
-    assert np.abs(first.degraded).max() <= 1
+    assert np.abs(first.degraded).max() <= 1.05  # resampling may overshoot a little
+
+
+def test_clips_come_at_all_rates_and_teachers_hear_16_khz(simulator):
+    clips = [simulator.draw(1, i) for i in range(12)]
+    assert {c.sample_rate for c in clips} <= set(DELIVERY_RATES)
+    assert len({c.sample_rate for c in clips}) > 2
+    for clip in clips:
+        assert clip.heard.shape == clip.reference.shape
+        assert len(clip.degraded) / clip.sample_rate == pytest.approx(len(clip.heard) / SAMPLE_RATE, abs=1e-3)
+        assert 0 < clip.parameters["bandwidth_hz"] <= clip.sample_rate / 2
+
+
+def test_band_limits_say_what_they_leave(simulator, fullband):
+    seen = [band_limit(fullband, np.random.default_rng(seed), simulator.material) for seed in range(12)]
+    limited = [(out, p["bandwidth_hz"]) for out, p in seen if "bandwidth_hz" in p]
+    assert limited
+    for out, hz in limited:
+        assert measured_bandwidth_hz(fullband, out) == pytest.approx(hz, abs=1000)
 
 
 def test_competing_talkers_are_other_people(simulator):
@@ -90,19 +149,51 @@ def test_an_interrupted_set_is_finished_and_the_same(labelled_set, tmp_path):
     assert len(read_set(folder)) == 12
 
 
-def test_targets_put_clean_speech_on_top_and_leave_pesq_out_where_it_is_wrong():
-    labels = {"clean": (4.64, 1, 4.6, 4), "noise": (2.0, 0.8, 3.0, 3), "chop": (1.1, 0.5, 1.3, 2)}
-    clips = [LabelledClip(None, name, values) for name, values in labels.items() for _ in range(3)]
-    calibration = Calibration.fit(clips)
-    mos = calibration.targets(clips)[:, 0]
-    assert mos[0] == pytest.approx(4.6)
-    assert (np.diff(mos[::3]) < 0).all()
+def clip(condition: str, labels, bandwidth_hz: float = 20000.0, level_db: float = -26.0) -> LabelledClip:
+    return LabelledClip(None, condition, labels, bandwidth_hz, level_db)
+
+
+LABELS = {"clean": (4.64, 1, 4.6, 4), "noise": (2.0, 0.8, 3.0, 3), "chop": (1.1, 0.5, 1.3, 2)}
+
+
+@pytest.fixture(scope="module")
+def calibration() -> Calibration:
+    return Calibration.fit([clip(name, values) for name, values in LABELS.items() for _ in range(3)])
+
+
+def test_targets_put_clean_speech_on_top_and_mark_what_is_unknown(calibration):
+    mos = calibration.targets([clip(name, values) for name, values in LABELS.items()])[:, 0]
+    assert mos[0] == pytest.approx(CLEAN_MOS)
+    assert (np.diff(mos) < 0).all()
     assert mos.min() >= 1
-    low, high = (LabelledClip(None, "vocoder", (pesq, 0.5, 3.0, 3)) for pesq in (1.0, 4.0))
-    assert np.array_equal(calibration.targets([low])[:, 0], calibration.targets([high])[:, 0])
-    assert np.isnan(calibration.targets([LabelledClip(None, "noise", (np.nan, 0.5, 3.0, 3))])[0]).tolist() == [
-        False, True, False, False, False,
-    ]  # fmt: skip
+    unknown = calibration.targets([clip("noise", (np.nan, 0.5, 3.0, 3))])[0]
+    assert np.isnan(unknown).tolist() == [False, True, False, False, False]
+
+
+def test_each_damage_is_taught_by_the_teacher_that_hears_it(calibration):
+    def spread(condition: str) -> float:
+        low, high = (calibration.targets([clip(condition, (pesq, 0.5, 3.0, 3))])[0, 0] for pesq in (1.5, 4.0))
+        return high - low
+
+    assert spread("vocoder") == 0
+    assert 0 < spread("clipping") < spread("noise") < spread("echo")
+    assert spread("clipping+echo") == pytest.approx((spread("clipping") + spread("echo")) / 2)
+
+
+def test_bandwidth_and_level_that_no_teacher_hears_are_in_the_target(calibration):
+    clean = LABELS["clean"]
+    bands = [calibration.targets([clip("clean", clean, hz)])[0, 0] for hz in (8000, 12000, 20000)]
+    assert (np.diff(bands) > 0.1).all()
+    levels = [calibration.targets([clip("clean", clean, level_db=db)])[0, 0] for db in (-46, -36, -30, -20)]
+    assert levels[0] < levels[1] < levels[2] == levels[3]
+
+
+def test_sets_are_read_at_the_rate_of_the_model(labelled_set):
+    clips = read_set(labelled_set[0])
+    data = LabelledSet(clips, Calibration.fit(clips), 48000)
+    for index, (audio, rate) in enumerate(data.audio):
+        wav, _ = data[index]
+        assert len(wav) == -(-len(audio) * 48000 // rate)
 
 
 def test_training_batches_are_crops_without_padding():
@@ -115,7 +206,7 @@ def test_training_batches_are_crops_without_padding():
 
 def recipe(folder, *changes):
     small = [
-        f"data.train={folder}", f"data.valid={folder}", "data.batch_size=4", "trainer.max_epochs=2",
+        f"data.train=[{folder}]", f"data.valid=[{folder}]", "data.batch_size=4", "trainer.max_epochs=2",
         "trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "trainer.enable_model_summary=false",
         "trainer.log_every_n_steps=1",
     ]  # fmt: skip
@@ -130,9 +221,65 @@ def test_train_publish_and_score(labelled_set, tmp_path, speech):
     assert last["global_step"] == 6
 
     publish.main([str(best), str(tmp_path / "model"), "--revision", "test"])
+    publish.main([str(best), str(tmp_path / "model"), "--revision", "test"])  # again: nothing to keep
+    assert not (tmp_path / "model" / "test").exists()
     model = load_model(tmp_path / "model", revision="test")
-    assert model.config.tasks == TEACHERS
+    assert model.config.tasks == (*TEACHERS, LOG_STD)
     assert 1 <= score(speech, 16000, model=tmp_path / "model") <= 5
+    assert 0 < score(speech, 16000, model=tmp_path / "model", return_details=True).std < 3
+
+
+def test_publishing_keeps_the_model_before(tmp_path):
+    write_folder(JSQAModel(ModelConfig(width=4, channels=16, layers=1, revision="1.0")), tmp_path / "model")
+    model = Regression({"width": 4, "channels": 16, "layers": 1, "sample_rate": 48000})
+    content = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
+    torch.save(content, tmp_path / "new.ckpt")
+    publish.main([str(tmp_path / "new.ckpt"), str(tmp_path / "model"), "--revision", "1.1"])
+    assert load_model(tmp_path / "model").config.revision == "1.1"
+    assert load_model(tmp_path / "model" / "1.0").sample_rate == 16000
+
+
+def test_the_ablation_trains_what_is_missing_and_reports(labelled_set, tmp_path):
+    folder, _ = labelled_set
+    small = [
+        f"data.train=[{folder}]",
+        f"data.valid=[{folder}]",
+        "module.model.width=4",
+        "trainer.enable_progress_bar=false",
+    ]
+    changes = [*small, "data.batch_size=4", "trainer.accelerator=cpu", "trainer.precision=32-true"]
+    variants = ["16 kHz input", "with contrastive regression"]
+    arguments = ["--out", str(tmp_path / "ablation"), "--runs", str(tmp_path / "runs"), "--seeds", "1", "--clips", "8"]
+    arguments += ["--epochs", "1", "--set", *changes, "--variants"]
+    ablation.main([*arguments, variants[0]])
+    first = (tmp_path / "ablation.csv").read_text()
+    ablation.main([*arguments, *variants])
+    assert (tmp_path / "ablation.csv").read_text().startswith(first)
+    rows = pd.read_csv(tmp_path / "ablation.csv")
+    assert rows["variant"].tolist() == variants
+    assert rows["pcc"].between(-1, 1).all()
+    assert variants[1] in (tmp_path / "ablation.md").read_text()
+
+
+def test_data_at_another_rate_than_the_model_are_refused(labelled_set, tmp_path):
+    with pytest.raises(ValueError, match=r"`data.sample_rate` is 16000"):
+        train.train(recipe(labelled_set[0], "data.sample_rate=16000"), tmp_path)
+
+
+def test_the_standard_deviation_is_fitted_to_the_errors_and_has_no_say_in_the_mos():
+    module = Regression({"encoder": "waveform", "width": 2})
+    errors, log_std = torch.tensor([0.5, -0.5, 0.5, -0.5]), torch.zeros(1, requires_grad=True)
+    targets = torch.full((4, 5), float("nan"))
+    targets[:, 0] = 3.0
+    mos = (3.0 + errors).requires_grad_()
+    optimizer = torch.optim.SGD([log_std], lr=0.5)
+    for _ in range(200):
+        outputs = torch.cat([torch.zeros(4, 4), log_std.expand(4)[:, None]], dim=1)
+        optimizer.zero_grad()
+        module.losses(mos, outputs, targets)[2].backward()
+        optimizer.step()
+    assert log_std.exp().item() == pytest.approx(0.5, abs=0.01)
+    assert mos.grad is None
 
 
 def test_a_recipe_change_must_have_a_value():

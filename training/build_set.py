@@ -1,7 +1,7 @@
 """Build a labelled set: simulate damaged clips and have the teachers judge them. Resumable.
 
-    python -m training.build_set sets/train --speech ../shared/speech/train --noise ../shared/noise/train \
-        --rooms ../shared/rooms/[B-P]*.flac --clips 20000 --seed 1
+    python -m training.build_set sets/train --speech ../shared/speech/train corpora/prompts \
+        --noise ../shared/noise/train --rooms ../shared/rooms/[B-P]*.flac --clips 20000 --seed 1
 
 The set is a folder of shards; each shard is a folder `NNNNN/` of FLAC clips with a `labels.csv`, written in one
 go, so that an interrupted build goes on with the first shard that is missing. Clip i of a seed is always the
@@ -25,7 +25,6 @@ import soundfile as sf
 import torch
 from tqdm import tqdm
 
-from training.data.corpus import SAMPLE_RATE
 from training.data.simulate import Simulator
 from training.teachers import TEACHERS, Teachers
 
@@ -35,7 +34,7 @@ _simulator: Simulator
 _teachers: Teachers
 
 
-def _start_worker(speech: str, noise: str, rooms: Sequence[str]) -> None:
+def _start_worker(speech: Sequence[str], noise: str, rooms: Sequence[str]) -> None:
     global _simulator, _teachers
     torch.set_num_threads(1)  # one process a core
     _simulator, _teachers = Simulator(speech, noise, rooms), Teachers()
@@ -51,14 +50,14 @@ def build_shard(shard: int, folder: Path, seed: int, size: int) -> int:
         for index in range(shard * size, (shard + 1) * size):
             clip = _simulator.draw(seed, index)
             name = f"{index:07d}.flac"
-            sf.write(temporary / name, np.clip(clip.degraded, -1, 1), SAMPLE_RATE, subtype="PCM_16")
+            sf.write(temporary / name, np.clip(clip.degraded, -1, 1), clip.sample_rate, subtype="PCM_16")
             parameters = {k: round(v, 4) if isinstance(v, float) else v for k, v in clip.parameters.items()}
-            labels = {k: f"{v:.4f}" for k, v in _teachers.label(clip.degraded, clip.reference).items()}
+            labels = {k: f"{v:.4f}" for k, v in _teachers.label(clip.heard, clip.reference).items()}
             row = {
                 "file": name,
                 "talker": clip.talker,
                 "condition": "+".join(clip.degradations) or "clean",
-                "seconds": f"{len(clip.degraded) / SAMPLE_RATE:.2f}",
+                "seconds": f"{len(clip.degraded) / clip.sample_rate:.2f}",
                 "parameters": json.dumps(parameters),
             }
             writer.writerow(row | labels)
@@ -70,7 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point of `python -m training.build_set`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where the set goes; an unfinished one is continued")
-    parser.add_argument("--speech", required=True, help="folder of clean speech (with files.csv or plain)")
+    parser.add_argument("--speech", required=True, nargs="+", help="folders of clean speech (with files.csv or plain)")
     parser.add_argument("--noise", required=True, help="folder of noise recordings")
     parser.add_argument("--rooms", required=True, nargs="+", help="files of room impulse responses")
     parser.add_argument("--clips", type=int, default=20000, help="rounded up to whole shards")

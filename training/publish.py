@@ -1,6 +1,6 @@
-"""Turn a checkpoint into a model folder that `load_model` reads.
+"""Turn a checkpoint into a model folder that `load_model` reads. The one before stays loadable by its revision.
 
-python -m training.publish runs/default/best.ckpt src/jsqa_metric/weights/default --revision 2026.11
+python -m training.publish runs/default/best.ckpt src/jsqa_metric/weights/default --revision 2026.12
 """
 
 from __future__ import annotations
@@ -9,14 +9,23 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from jsqa_metric.hub import read_folder, write_folder
+from jsqa_metric.hub import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, read_folder, write_folder
 from training.checkpoints import read_model
 
 
 def publish(checkpoint: Path, folder: Path, revision: str) -> None:
-    """Write the model of a checkpoint under a revision's name, and read it back as users will."""
+    """Write the model of a checkpoint under a revision's name, and read it back as users will.
+
+    A model of another revision that is there moves into a folder of its revision, with its card.
+    """
     model = read_model(checkpoint)
     model.config = replace(model.config, revision=revision)
+    if (folder / CONFIG_NAME).exists():
+        before = read_folder(folder).config.revision
+        if before and before != revision:
+            (folder / before).mkdir()
+            for name in (CONFIG_NAME, WEIGHTS_NAME, CARD_NAME):
+                (folder / name).rename(folder / before / name)
     write_folder(model, folder)
     read_folder(folder)
 

@@ -14,17 +14,24 @@ from torchmetrics import MetricCollection
 from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError, PearsonCorrCoef, SpearmanCorrCoef
 
 from jsqa_metric import JSQAModel, ModelConfig
+from jsqa_metric.model import LOG_STD
+from training.losses import contrastive_regression
 from training.teachers import TEACHERS
 
 
 class Regression(lightning.LightningModule):
-    """Huber regression of the MOS with the teachers' standardised labels as further tasks (as in MTQ-Net).
+    """Huber regression of the MOS, with the teachers' standardised labels as further tasks (as in MTQ-Net).
+
+    The last task is how far off the MOS is likely to be: the log of a Gaussian's standard deviation, fitted to the
+    errors by maximum likelihood (Nix and Weigend 1994) without any say in the MOS itself.
 
     Args:
         model: Entries of `ModelConfig`.
         learning_rate: Peak of a one-cycle schedule with AdamW.
         weight_decay: Of AdamW.
         task_weight: Of the mean loss over the teachers, beside the loss of the MOS.
+        std_weight: Of the loss of the standard deviation.
+        contrastive_weight: Of SCOREQ's contrastive regression on the embeddings, as a further objective.
         huber_delta: Where the loss turns from squared to absolute.
     """
 
@@ -34,11 +41,14 @@ class Regression(lightning.LightningModule):
         learning_rate: float = 1e-3,
         weight_decay: float = 0.01,
         task_weight: float = 0.5,
+        std_weight: float = 0.1,
+        contrastive_weight: float = 0.0,
         huber_delta: float = 0.5,
     ) -> None:
         super().__init__()
+        model = {"tasks": (*TEACHERS, LOG_STD), **model}
         self.save_hyperparameters()
-        self.model = JSQAModel(ModelConfig(**{"tasks": TEACHERS, **model}))
+        self.model = JSQAModel(ModelConfig(**model))
         self.valid_metrics = MetricCollection(
             {"pcc": PearsonCorrCoef(), "srcc": SpearmanCorrCoef(), "mae": MeanAbsoluteError()}
             | {"rmse": MeanSquaredError(squared=False)},
@@ -51,19 +61,39 @@ class Regression(lightning.LightningModule):
             path.parent, filename=path.stem, monitor="valid/pcc", mode="max", enable_version_counter=False
         )
 
-    def losses(self, mos: Tensor, tasks: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Huber losses of the MOS and of the tasks; labels that are NaN do not count."""
+    def setup(self, stage: str) -> None:
+        """Check that the data fit.
+
+        Raises:
+            ValueError: If the clips have another rate than the model.
+        """
+        rate = self.trainer.datamodule.sample_rate  # type: ignore[attr-defined]
+        if rate != self.model.sample_rate:
+            raise ValueError(f"`data.sample_rate` is {rate}, `module.model.sample_rate` {self.model.sample_rate} Hz")
+
+    def losses(self, mos: Tensor, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Losses of the MOS, of the teachers (labels that are NaN do not count), and of the standard deviation."""
         delta = self.hparams["huber_delta"]
+        tasks, log_std = outputs[:, :-1].float(), outputs[:, -1].float()
         known = ~torch.isnan(targets[:, 1:])
-        task_loss = F.huber_loss(tasks[known].float(), targets[:, 1:][known], delta=delta)
-        return F.huber_loss(mos.float(), targets[:, 0], delta=delta), task_loss
+        task_loss = F.huber_loss(tasks[known], targets[:, 1:][known], delta=delta)
+        error = (mos.detach().float() - targets[:, 0]).square()
+        std_loss = F.gaussian_nll_loss(torch.zeros_like(error), error.sqrt(), (2 * log_std).exp(), eps=1e-4)
+        return F.huber_loss(mos.float(), targets[:, 0], delta=delta), task_loss, std_loss
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> Tensor:
         """Loss of a batch."""
         wav, lengths, targets = batch
-        mos_loss, task_loss = self.losses(*self.model.predict(wav, lengths), targets)
-        self.log_dict({"train/mos_loss": mos_loss, "train/task_loss": task_loss}, prog_bar=True)
-        return mos_loss + self.hparams["task_weight"] * task_loss
+        embedding = self.model.embed(wav, lengths)
+        mos_loss, task_loss, std_loss = self.losses(*self.model.judge(embedding), targets)
+        losses = {"train/mos_loss": mos_loss, "train/task_loss": task_loss, "train/std_loss": std_loss}
+        loss = mos_loss + self.hparams["task_weight"] * task_loss + self.hparams["std_weight"] * std_loss
+        if self.hparams["contrastive_weight"] > 0:
+            contrast = contrastive_regression(F.normalize(embedding.float(), dim=1), targets[:, 0])
+            losses["train/contrastive_loss"] = contrast
+            loss = loss + self.hparams["contrastive_weight"] * contrast
+        self.log_dict(losses, prog_bar=True)
+        return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> None:
         """Agreement with the simulated MOS."""

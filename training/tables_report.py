@@ -24,7 +24,8 @@ def interval(values: pd.Series) -> float:
     return float(student_t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
 
 
-def _cell_text(values: pd.Series) -> str:
+def cell_text(values: pd.Series) -> str:
+    """Mean ± half the interval, as a cell of a table."""
     half = interval(values)
     return f"{values.mean():.3f}" + ("" if np.isnan(half) else f" ± {half:.3f}")
 
@@ -33,7 +34,7 @@ def means(rows: pd.DataFrame) -> pd.DataFrame:
     """One line for each encoder, amount of data and kind of pretraining; mean ± interval over the seeds."""
     rows = rows.assign(pretraining=pd.Categorical(rows["pretraining"], PRETRAINING, ordered=True))
     grouped = rows.groupby(["encoder", "clips", "pretraining"], observed=True)
-    table = grouped[list(MEASURES)].agg(_cell_text).reset_index()
+    table = grouped[list(MEASURES)].agg(cell_text).reset_index()
     return table.assign(seeds=grouped.size().to_numpy())
 
 
@@ -46,7 +47,7 @@ def differences(rows: pd.DataFrame) -> pd.DataFrame:
             line = {"encoder": encoder, "clips": clips, "pretraining": how}
             for measure in ("pcc", "rmse"):
                 if (measure, how) in part and (measure, "none") in part:
-                    line[f"{measure} - none"] = _cell_text((part[measure, how] - part[measure, "none"]).dropna())
+                    line[f"{measure} - none"] = cell_text((part[measure, how] - part[measure, "none"]).dropna())
             lines.append(line)
     return pd.DataFrame(lines).fillna("")
 

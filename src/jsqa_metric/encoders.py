@@ -47,12 +47,16 @@ class WaveformEncoder(nn.Module):
         return features, mask
 
 
+TOP_HZ = 20000
+"""Nothing above is heard."""
+
+
 def mel_filters(bands: int, n_fft: int, sample_rate: int) -> Tensor:
-    """Triangular filters of unit height, evenly spaced on the HTK mel scale from 0 Hz to half the rate.
+    """Triangular filters of unit height, evenly spaced on the HTK mel scale up to half the rate or `TOP_HZ`.
 
     Shape: `(bands, n_fft // 2 + 1)`.
     """
-    top = 2595 * math.log10(1 + sample_rate / 2 / 700)
+    top = 2595 * math.log10(1 + min(sample_rate / 2, TOP_HZ) / 700)
     edges = 700 * (10 ** (torch.linspace(0, top, bands + 2, dtype=torch.float64) / 2595) - 1)
     # a low band narrower than two bins would see nothing: widen it to its neighbouring bins
     bin_hz = sample_rate / n_fft
@@ -75,8 +79,8 @@ class LogMel(nn.Module):
 
     def __init__(self, sample_rate: int, bands: int) -> None:
         super().__init__()
-        self.n_fft = 2 ** round(math.log2(0.032 * sample_rate))
-        self.hop = self.n_fft // 2
+        self.hop = round(0.016 * sample_rate)
+        self.n_fft = 2 * self.hop
         window = torch.hann_window(self.n_fft, dtype=torch.float32)
         self.register_buffer("window", window, persistent=False)
         self.register_buffer("filters", mel_filters(bands, self.n_fft, sample_rate), persistent=False)

@@ -49,6 +49,8 @@ class ScoreDetails:
         duration_s: Length of the clip in seconds; NaN if unknown.
         sample_rate: Its rate in Hz; None if unknown.
         windows: Scores over time; `mos` is the mean of those that are not NaN.
+        std: Standard deviation that the model expects of its error (in MOS); NaN if it has not learned to, or if
+            there is no score.
     """
 
     mos: float
@@ -56,6 +58,7 @@ class ScoreDetails:
     duration_s: float
     sample_rate: int | None
     windows: tuple[WindowScore, ...] = ()
+    std: float = math.nan
 
 
 @dataclass
@@ -73,6 +76,7 @@ class _Job:
     error: str | None = None
     score: Tensor | None = None
     mos: float = math.nan
+    std: float = math.nan
 
 
 @dataclass
@@ -84,6 +88,7 @@ class _Tally:
     reason: str | None = None
     windows: list[WindowScore] = field(default_factory=list)
     scores: list[Tensor] = field(default_factory=list)
+    stds: list[float] = field(default_factory=list)
 
 
 def _read_jobs(
@@ -118,9 +123,10 @@ def _score_windows(jobs: list[_Job], model: JSQAModel, device: torch.device) -> 
     wav, lengths = _resample_batch([signal for _, signal in sound], [job.rate for job, _ in sound], model.sample_rate)
     # the trainer's mixed precision is not ours: a score does not depend on where it is computed
     with torch.autocast(device.type, enabled=False):
-        scores = model(wav, lengths)
-    for (job, _), score, mos in zip(sound, scores.unbind(), scores.detach().tolist(), strict=True):
-        job.score, job.mos = score, mos
+        scores, stds = model.predict_with_std(wav, lengths)
+    values = scores.detach().tolist(), stds.detach().tolist()
+    for (job, _), score, mos, std in zip(sound, scores.unbind(), *values, strict=True):
+        job.score, job.mos, job.std = score, mos, std
 
 
 def _resample_batch(signals: list[Tensor], rates: list[int], rate: int) -> tuple[Tensor, Tensor]:
@@ -181,6 +187,7 @@ def iter_details(
                 tally.windows.append(WindowScore(*job.bounds_s, job.mos))
             if job.score is not None:
                 tally.scores.append(job.score)
+                tally.stds.append(job.std)
             if job.final:
                 yield _finish(tallies.pop(job.clip), device)
 
@@ -189,8 +196,9 @@ def _finish(tally: _Tally, device: torch.device) -> tuple[ScoreDetails, Tensor]:
     """Mean of the windows with sound. One bad window (not finite, unreadable) spoils the clip."""
     if tally.reason is None and not tally.scores:
         tally.reason = f"silent: no sample reaches {20 * math.log10(au.SILENCE_PEAK):.0f} dB of full scale"
-    score, mos = torch.tensor(math.nan, device=device), math.nan
+    score, mos, std = torch.tensor(math.nan, device=device), math.nan, math.nan
     if tally.reason is None:
         score = torch.stack(tally.scores).mean()
         mos = fmean(window.mos for window in tally.windows if not math.isnan(window.mos))
-    return ScoreDetails(mos, tally.reason, tally.duration_s, tally.sample_rate, tuple(tally.windows)), score
+        std = fmean(tally.stds)  # the errors of a clip's windows go together: averaging does not make them smaller
+    return ScoreDetails(mos, tally.reason, tally.duration_s, tally.sample_rate, tuple(tally.windows), std), score

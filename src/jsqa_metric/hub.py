@@ -1,7 +1,7 @@
 """Finding, checking and loading models: embedded in the package, in a local folder, or on the Hugging Face Hub.
 
 A model is a folder with `config.json` and `model.safetensors`. Nothing else is ever read, so that loading a
-model never runs code that came with it.
+model never runs code that came with it. Older revisions of an embedded model lie in folders of their names in its own.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from jsqa_metric.model import JSQAModel, ModelConfig
 
 CONFIG_NAME, WEIGHTS_NAME, CARD_NAME = "config.json", "model.safetensors", "README.md"
 _EMBEDDED = Path(__file__).parent / "weights"
+_REVISION = re.compile(r"\d[\w.-]*")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _lock = RLock()
 
@@ -52,8 +53,8 @@ def load_model(
     Args:
         model: A name of `available_models()`, a local folder, or a Hub id ("owner/name").
         device: Where the model is to be, or "auto" for a GPU if there is one.
-        revision: For the Hub, the commit or tag to load (without one, the newest, with a warning). For other
-            models, the revision that is expected.
+        revision: For the Hub, the commit or tag to load (without one, the newest, with a warning). For embedded
+            models, the revision to load (by default the newest); for a folder, the one that is expected.
         local_files_only: Use the Hub's cache only (as with the environment variable `HF_HUB_OFFLINE=1`).
 
     Returns:
@@ -63,7 +64,7 @@ def load_model(
         ValueError: If `model` is none of the three, or its files do not fit this version of the package.
         FileNotFoundError: If the files are neither in the folder nor to be had from the Hub.
 
-    >>> load_model("default").sample_rate
+    >>> load_model("default", revision="2026.11").sample_rate
     16000
     """
     if not isinstance(model, (str, os.PathLike)):
@@ -85,14 +86,16 @@ def resolve_device(device: str | torch.device) -> torch.device:
     """Return the device; "auto" is the first GPU if there is one, else the CPU.
 
     Raises:
-        ValueError: If torch knows no such device.
+        ValueError: If torch cannot use it here.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"`device` must be a torch device or 'auto', got {device!r}") from error
+        place = torch.device(device)
+        torch.zeros(1, device=place).cpu()  # a GPU that is not there, or "meta", would only fail later
+    except (RuntimeError, TypeError, AssertionError) as error:
+        raise ValueError(f"`device` must be 'auto' or one that torch can use here, got {device!r}: {error}") from error
+    return place
 
 
 def _is_hub_id(name: str) -> bool:
@@ -108,7 +111,8 @@ def fetch(name: str, revision: str | None = None, local_files_only: bool = False
         FileNotFoundError: If the Hub cannot be reached and the files are not in its cache.
     """
     if name in available_models():
-        return _EMBEDDED / name
+        older = _EMBEDDED / name / revision if revision and _REVISION.fullmatch(revision) else None
+        return older if older is not None and older.is_dir() else _EMBEDDED / name
     if Path(name).is_dir():
         return Path(name)
     if not _is_hub_id(name):

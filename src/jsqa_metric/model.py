@@ -14,6 +14,8 @@ from jsqa_metric.encoders import SpectrogramEncoder, WaveformEncoder
 from jsqa_metric.layers import AttentionPooling, MeanPooling, apply_mask, length_mask
 
 MOS_RANGE = (1.0, 5.0)
+LOG_STD = "log_std"
+"""Name of the task that is the log of the MOS's standard deviation."""
 FORMAT_VERSION = 1
 """Raised when `config.json` or the names of the weights change their meaning."""
 
@@ -134,9 +136,20 @@ class JSQAModel(nn.Module, PyTorchModelHubMixin, library_name="jsqa_metric", tag
 
     def predict(self, wav: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """MOS `(batch,)`, and the standardised tasks `(batch, len(config.tasks))`."""
-        outputs = self.head(self.embed(wav, lengths))
+        return self.judge(self.embed(wav, lengths))
+
+    def judge(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """What `predict` returns, for embeddings `(batch, embedding_size)`."""
+        outputs = self.head(embedding)
         low, high = MOS_RANGE
         return low + (high - low) * torch.sigmoid(outputs[:, 0]), outputs[:, 1:]
+
+    def predict_with_std(self, wav: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """MOS, and the standard deviation expected of its error (NaN for a model without the task `LOG_STD`)."""
+        mos, tasks = self.predict(wav, lengths)
+        if LOG_STD not in self.config.tasks:
+            return mos, torch.full_like(mos, torch.nan)
+        return mos, tasks[:, self.config.tasks.index(LOG_STD)].exp()
 
     def forward(self, wav: Tensor, lengths: Tensor | None = None) -> Tensor:
         """MOS of each clip, in [1, 5]; arguments as for `embed`.

@@ -1,7 +1,7 @@
 """Degradations that add a second sound: noise, babble, another talker, modulated noise.
 
-Conventions of all degradations: `(speech, rng, material) -> (degraded, parameters)`. Signals keep their
-length and alignment; parameters are numbers in the unit that their name ends with.
+Conventions of all degradations: `(speech, rng, material) -> (degraded, parameters)`. Signals are at
+`SIMULATION_RATE` and keep their length and alignment; parameters are numbers in the unit that their name ends with.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from training.data.bandwidth import SIMULATION_RATE, widen
 from training.data.corpus import Corpus, Signal, at_snr
 
 Parameters = dict[str, float | str]
@@ -17,24 +18,32 @@ Parameters = dict[str, float | str]
 
 @dataclass(frozen=True)
 class Material:
-    """What degradations draw from, and who speaks (so that competing talkers are others)."""
+    """What degradations draw from, and who speaks (so that competing talkers are others).
+
+    Speech comes at 16 kHz, noise and rooms at `SIMULATION_RATE`.
+    """
 
     speech: Corpus
     noise: Corpus
     rooms: tuple[Signal, ...]
     talker: str = ""
 
+    def other_talker(self, rng: np.random.Generator, samples: int) -> Signal:
+        """Fullband speech of somebody else, `samples` long at `SIMULATION_RATE`."""
+        speech, _ = self.speech.draw_speech(rng, -(-samples // 3), self.talker)
+        return widen(speech, rng)[:samples]
+
 
 def coloured_noise(rng: np.random.Generator, samples: int, slope_db_per_octave: float) -> Signal:
     """Gaussian noise with a power spectrum that falls by the slope (0 white, 3 pink, 6 brown)."""
     spectrum = np.fft.rfft(rng.standard_normal(samples))
-    frequency = np.maximum(np.arange(len(spectrum)) / samples * 16000, 20)
+    frequency = np.maximum(np.arange(len(spectrum)) / samples * SIMULATION_RATE, 20)
     return np.fft.irfft(spectrum * (frequency / 1000) ** (-slope_db_per_octave / 6.02), samples).astype(np.float32)
 
 
 def babble(rng: np.random.Generator, samples: int, material: Material) -> Signal:
     """Three to eight talkers at once."""
-    talkers = [material.speech.draw_speech(rng, samples, material.talker)[0] for _ in range(rng.integers(3, 9))]
+    talkers = [material.other_talker(rng, samples) for _ in range(rng.integers(3, 9))]
     return np.sum([t / (np.std(t) + 1e-6) for t in talkers], axis=0, dtype=np.float32)
 
 
@@ -48,14 +57,14 @@ def noise(speech: Signal, rng: np.random.Generator, material: Material) -> tuple
     else:
         added = coloured_noise(rng, len(speech), rng.uniform(-2, 7))
     snr_db = float(np.clip(rng.normal(18, 13), -5, 50))
-    return speech + at_snr(speech, added, snr_db), {"noise": str(kind), "snr_db": snr_db}
+    return speech + at_snr(speech, added, snr_db, SIMULATION_RATE), {"noise": str(kind), "snr_db": snr_db}
 
 
 def competing_talker(speech: Signal, rng: np.random.Generator, material: Material) -> tuple[Signal, Parameters]:
     """One other talker, 0..40 dB below."""
     snr_db = float(rng.uniform(0, 40))
-    other, _ = material.speech.draw_speech(rng, len(speech), material.talker)
-    return speech + at_snr(speech, other, snr_db), {"talker_snr_db": snr_db}
+    other = material.other_talker(rng, len(speech))
+    return speech + at_snr(speech, other, snr_db, SIMULATION_RATE), {"talker_snr_db": snr_db}
 
 
 def mnru(speech: Signal, rng: np.random.Generator, material: Material) -> tuple[Signal, Parameters]:

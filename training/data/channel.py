@@ -7,7 +7,8 @@ import pyroomacoustics as pra
 from scipy.signal import butter, fftconvolve, sosfiltfilt
 
 from training.data.additive import Material, Parameters
-from training.data.corpus import SAMPLE_RATE, Signal, active_rms
+from training.data.bandwidth import SIMULATION_RATE
+from training.data.corpus import Signal, active_rms
 
 
 def simulated_room(rng: np.random.Generator) -> Signal:
@@ -16,7 +17,7 @@ def simulated_room(rng: np.random.Generator) -> Signal:
     shortest_s = 0.1 * np.prod(size) / (np.dot(size, np.roll(size, 1)) * 2) * 2.2  # Sabine at absorption 0.75
     rt60_s = float(rng.uniform(max(0.15, shortest_s), max(0.9, shortest_s + 0.1)))
     absorption, order = pra.inverse_sabine(rt60_s, size)
-    room = pra.ShoeBox(size, fs=SAMPLE_RATE, materials=pra.Material(absorption), max_order=min(order, 14))
+    room = pra.ShoeBox(size, fs=SIMULATION_RATE, materials=pra.Material(absorption), max_order=min(order, 14))
     room.add_source(rng.uniform(0.5, size - 0.5))
     room.add_microphone(rng.uniform(0.5, size - 0.5))
     room.compute_rir()
@@ -38,7 +39,7 @@ def echo(speech: Signal, rng: np.random.Generator, material: Material) -> tuple[
     """Echo after 20..250 ms, 2..35 dB down, single or with feedback (a decaying series)."""
     delay_ms, attenuation_db = float(rng.uniform(20, 250)), float(rng.uniform(2, 35))
     feedback = float(rng.choice([0.0, rng.uniform(0.1, 0.8)]))
-    step, gain = int(delay_ms * SAMPLE_RATE / 1000), 10 ** (-attenuation_db / 20)
+    step, gain = int(delay_ms * SIMULATION_RATE / 1000), 10 ** (-attenuation_db / 20)
     out = speech.copy()
     for n in range(1, 1 + (len(speech) - 1) // step):
         if gain < 1e-3:
@@ -63,7 +64,7 @@ def chop(speech: Signal, rng: np.random.Generator, material: Material) -> tuple[
     """Regular or random gaps of 10..60 ms: silence, the sound before repeated, or cut out."""
     mode = str(rng.choice(["silence", "repeat", "delete"]))
     per_second, gap_ms = float(rng.uniform(0.5, 8)), float(rng.uniform(10, 60))
-    gap, count = int(gap_ms * SAMPLE_RATE / 1000), max(1, int(per_second * len(speech) / SAMPLE_RATE))
+    gap, count = int(gap_ms * SIMULATION_RATE / 1000), max(1, int(per_second * len(speech) / SIMULATION_RATE))
     if rng.random() < 0.5:
         starts = np.sort(rng.integers(gap, len(speech) - gap, count))
     else:
@@ -82,13 +83,13 @@ def chop(speech: Signal, rng: np.random.Generator, material: Material) -> tuple[
 
 def packet_loss(speech: Signal, rng: np.random.Generator, material: Material) -> tuple[Signal, Parameters]:
     """Lost frames of 10, 20 or 40 ms, random or bursty (Gilbert), concealed by decaying repetition or not."""
-    frame = int(rng.choice([160, 320, 640]))
+    frame = int(rng.choice([10, 20, 40]) * SIMULATION_RATE / 1000)
     rate, burst = float(10 ** rng.uniform(-2, -0.5)), float(rng.choice([1.0, rng.uniform(1, 5)]))
     conceal = bool(rng.random() < 0.6)
     stay, enter = 1 - 1 / max(burst, 1 / (1 - rate)), 0.0
     enter = rate / (1 - rate) * (1 - stay)
     out, lost, run = speech.copy(), False, 0
-    fade = np.linspace(0, 1, 32, dtype=np.float32)
+    fade = np.linspace(0, 1, SIMULATION_RATE // 500, dtype=np.float32)
     for start in range(frame, len(speech) - frame, frame):
         lost = rng.random() < (stay if lost else enter)
         if lost:
@@ -98,28 +99,28 @@ def packet_loss(speech: Signal, rng: np.random.Generator, material: Material) ->
         elif run:
             run = 0
             if conceal:  # a cross-fade back, as decoders do
-                out[start : start + 32] = out[start : start + 32] * fade + out[start - frame : start - frame + 32] * (
-                    1 - fade
-                )
+                back, before = slice(start, start + len(fade)), slice(start - frame, start - frame + len(fade))
+                out[back] = out[back] * fade + out[before] * (1 - fade)
     return out, {"loss_rate": rate, "loss_burst": burst, "loss_concealed": float(conceal)}
 
 
 def band_limit(speech: Signal, rng: np.random.Generator, material: Material) -> tuple[Signal, Parameters]:
-    """Low-pass 1.5..7 kHz, high-pass 100..800 Hz, or the telephone band."""
+    """Low-pass 1.5..16 kHz, high-pass 100..800 Hz, or the telephone band."""
     low, high = 0.0, 0.0
     kind = rng.choice(["telephone", "low", "high", "both"], p=[0.3, 0.35, 0.15, 0.2])
     if kind == "telephone":
         low, high = 300.0, 3400.0
     if kind in ("low", "both"):
-        high = float(rng.uniform(1500, 7000))
+        high = float(1500 * 10 ** rng.uniform(0, 1.03))
     if kind in ("high", "both"):
         low = float(rng.uniform(100, 800))
     out = speech
     if high:
-        out = sosfiltfilt(butter(5, high, "low", fs=SAMPLE_RATE, output="sos"), out)
+        out = sosfiltfilt(butter(8, high, "low", fs=SIMULATION_RATE, output="sos"), out)
     if low:
-        out = sosfiltfilt(butter(2, low, "high", fs=SAMPLE_RATE, output="sos"), out)
-    return out.astype(np.float32), {"low_cut_hz": low, "high_cut_hz": high}
+        out = sosfiltfilt(butter(2, low, "high", fs=SIMULATION_RATE, output="sos"), out)
+    band = {"bandwidth_hz": high} if high else {}
+    return out.astype(np.float32), {"low_cut_hz": low, "high_cut_hz": high} | band
 
 
 def quantise(speech: Signal, rng: np.random.Generator, material: Material) -> tuple[Signal, Parameters]:
@@ -132,5 +133,5 @@ def quantise(speech: Signal, rng: np.random.Generator, material: Material) -> tu
 def set_level(speech: Signal, rng: np.random.Generator) -> tuple[Signal, Parameters]:
     """Bring the active speech level to about -26 dBFS, now and then far off."""
     level_db = float(rng.normal(-26, 4) if rng.random() < 0.85 else rng.uniform(-46, -14))
-    gain = 10 ** (level_db / 20) / (active_rms(speech) + 1e-9)
+    gain = 10 ** (level_db / 20) / (active_rms(speech, SIMULATION_RATE) + 1e-9)
     return (speech * gain).astype(np.float32), {"level_db": level_db}

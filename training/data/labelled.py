@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +18,37 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
+from jsqa_metric.audio import resample
+from training.data.bandwidth import bandwidth_share
+from training.data.corpus import SAMPLE_RATE
 from training.data.loading import training_loader
 from training.teachers import TEACHERS
 
-CLEAN_MOS = 4.6
-"""Where undamaged speech lies on our scale: what listeners give clean references on average."""
-NOT_FOR_PESQ = ("vocoder",)
-"""Damage outside the scope of P.862: PESQ compares waveforms, so it does not teach resynthesised speech."""
+CLEAN_MOS = 4.75
+"""Where undamaged fullband speech lies on our scale; wideband speech comes to 4.27 by `bandwidth_share`."""
+
+PESQ_WEIGHTS = {
+    "competing_talker": 0.75,
+    "echo": 0.75,
+    "chop": 0.75,
+    "packet_loss": 0.6,
+    "suppressor": 0.4,
+    "band_limit": 0.25,
+    "reverb": 0.25,
+    "clipping": 0.2,
+    "vocoder": 0.0,
+}
+"""How far PESQ (the rest is Distill-MOS) teaches a kind of damage; half where nothing is said.
+
+From what is known of the two (design notes): PESQ, which knows the reference, is the better judge of added talkers,
+echo and gaps, Distill-MOS of clipping. PESQ compares waveforms, so that resynthesised speech is outside the scope of
+P.862, and reverberation and missing bands cost more there than with listeners.
+"""
+
+QUIET_DB = -32.0
+"""Below this active level (dBFS) speech is too quiet to be left alone: 6 dB under the nominal -26."""
+QUIET_COST_PER_DB = 1.5 / 93.2
+"""ITU-T G.107: the basic signal-to-noise ratio Ro loses 1.5 per dB of loudness rating, of 93.2 in all."""
 
 Labels = NDArray[np.float32]
 """`(clips, teachers)` in the order of `TEACHERS`, NaN where a teacher could not judge."""
@@ -31,11 +56,23 @@ Labels = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class LabelledClip:
-    """A clip of a set: where it lies, which damage it has, and the teachers' labels."""
+    """A clip of a set: where it lies, its damage, the teachers' labels, and what no teacher hears (Hz, dBFS)."""
 
     path: Path
     condition: str
     labels: tuple[float, ...]
+    bandwidth_hz: float
+    level_db: float
+
+    @property
+    def share(self) -> float:
+        """What bandwidth and level leave of the range from bad to excellent."""
+        return bandwidth_share(self.bandwidth_hz) * (1 - QUIET_COST_PER_DB * max(0.0, QUIET_DB - self.level_db))
+
+    @property
+    def pesq_weight(self) -> float:
+        """Share of PESQ in the label: the mean over the kinds of damage."""
+        return float(np.mean([PESQ_WEIGHTS.get(kind, 0.5) for kind in self.condition.split("+")]))
 
 
 def read_set(folder: str | Path) -> list[LabelledClip]:
@@ -49,7 +86,9 @@ def read_set(folder: str | Path) -> list[LabelledClip]:
         with index.open(newline="") as handle:
             for row in csv.DictReader(handle):
                 labels = tuple(float(row[t]) for t in TEACHERS)
-                clips.append(LabelledClip(index.parent / row["file"], row["condition"], labels))
+                known = json.loads(row["parameters"])
+                band, level = known.get("bandwidth_hz", SAMPLE_RATE / 2), known["level_db"]
+                clips.append(LabelledClip(index.parent / row["file"], row["condition"], labels, band, level))
     if not clips:
         raise FileNotFoundError(f"no labelled shards in {folder}: build a set with `python -m training.build_set`")
     return clips
@@ -59,51 +98,57 @@ def read_set(folder: str | Path) -> list[LabelledClip]:
 class Calibration:
     """Mean and spread of each teacher on the training set, and how their mixture becomes a MOS.
 
-    The mixture is the mean of standardised PESQ and Distill-MOS (each alone where the other has no say), mapped
-    linearly so that undamaged speech is at `CLEAN_MOS` and what both find worst is at 1.
+    The mixture is the mean of standardised PESQ and Distill-MOS, weighted by the damage (`PESQ_WEIGHTS`; Distill-MOS
+    alone where PESQ cannot judge), mapped linearly so that undamaged speech is at `CLEAN_MOS` and what both find worst
+    is at 1. Bandwidth and level then scale the distance from 1.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     clean: float
     worst: float
+    by_damage: bool = True
 
     @classmethod
-    def fit(cls, clips: Sequence[LabelledClip]) -> Calibration:
-        """Fit to a training set."""
+    def fit(cls, clips: Sequence[LabelledClip], by_damage: bool = True) -> Calibration:
+        """Fit to a training set; with `by_damage` false, PESQ and Distill-MOS have equal weights everywhere."""
         labels = np.array([c.labels for c in clips])
         mean, std = np.nanmean(labels, axis=0), np.nanstd(labels, axis=0)
-        mixture = _mixture((labels - mean) / std, clips)
+        mixture = _mixture((labels - mean) / std, clips, by_damage)
         undamaged = mixture[[c.condition == "clean" for c in clips]]
         clean = np.nanmean(undamaged) if undamaged.size else np.nanmax(mixture)  # a tiny set may have none
-        return cls(tuple(mean), tuple(std), float(clean), float(np.nanquantile(mixture, 0.002)))
+        return cls(tuple(mean), tuple(std), float(clean), float(np.nanquantile(mixture, 0.002)), by_damage)
 
     def targets(self, clips: Sequence[LabelledClip]) -> Labels:
         """`(clips, 1 + teachers)`: the MOS, then the standardised labels."""
         standardised = (np.array([c.labels for c in clips]) - self.mean) / self.std
-        unit = (_mixture(standardised, clips) - self.worst) / (self.clean - self.worst)
-        mos = np.clip(1 + unit * (CLEAN_MOS - 1), 1, 5)
+        unit = (_mixture(standardised, clips, self.by_damage) - self.worst) / (self.clean - self.worst)
+        mos = np.clip(1 + unit * (CLEAN_MOS - 1) * [c.share for c in clips], 1, 5)
         return np.column_stack([mos, standardised]).astype(np.float32)
 
 
-def _mixture(standardised: NDArray[np.float64], clips: Sequence[LabelledClip]) -> NDArray[np.float64]:
-    pesq = standardised[:, TEACHERS.index("pesq")].copy()
-    pesq[[any(name in c.condition for name in NOT_FOR_PESQ) for c in clips]] = np.nan
-    return np.nanmean(np.column_stack([pesq, standardised[:, TEACHERS.index("distillmos")]]), axis=1)
+def _mixture(standardised: NDArray[np.float64], clips: Sequence[LabelledClip], by_damage: bool) -> NDArray[np.float64]:
+    pesq, distill = (standardised[:, TEACHERS.index(name)] for name in ("pesq", "distillmos"))
+    weight = np.where(np.isnan(pesq), 0, [c.pesq_weight if by_damage else 0.5 for c in clips])
+    mixture: NDArray[np.float64] = weight * np.nan_to_num(pesq) + (1 - weight) * distill
+    return mixture
 
 
 class LabelledSet(Dataset[tuple[Tensor, Tensor]]):
-    """Clips in memory (int16) with their targets."""
+    """Clips in memory (int16, at their own rates) with their targets; resampled when they are asked for."""
 
-    def __init__(self, clips: Sequence[LabelledClip], calibration: Calibration) -> None:
+    def __init__(self, clips: Sequence[LabelledClip], calibration: Calibration, sample_rate: int) -> None:
         self.targets = torch.from_numpy(calibration.targets(clips))
-        self.audio = [torch.from_numpy(sf.read(c.path, dtype="int16")[0]) for c in clips]
+        self.sample_rate = sample_rate
+        read = [sf.read(c.path, dtype="int16") for c in clips]
+        self.audio = [(torch.from_numpy(audio), rate) for audio, rate in read]
 
     def __len__(self) -> int:
         return len(self.audio)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.audio[index].float() / 32768, self.targets[index]
+        audio, rate = self.audio[index]
+        return resample(audio[None].float() / 32768, rate, self.sample_rate)[0], self.targets[index]
 
 
 def collate(items: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
@@ -124,23 +169,36 @@ class LabelledData(lightning.LightningDataModule):
     """A training and a validation set, both scaled by the training set's calibration.
 
     Args:
-        train: Folder of the training set.
-        valid: Folder of the validation set, of other talkers, noises and rooms.
+        train: Folders of the training sets.
+        valid: Folders of the validation sets, of other talkers, noises and rooms.
+        sample_rate: Rate that the clips are brought to, in Hz: that of the model.
         batch_size: Clips in a batch.
-        limit: Use only the first so many training clips (0: all), for experiments on the amount of data.
+        limit: Use only so many training clips, from all sets (0: all), for experiments.
+        by_damage: See `Calibration.fit`.
         seed: Of the order of the clips.
     """
 
-    def __init__(self, train: str, valid: str, batch_size: int = 32, limit: int = 0, seed: int = 1) -> None:
+    def __init__(
+        self,
+        train: Sequence[str],
+        valid: Sequence[str],
+        sample_rate: int,
+        batch_size: int = 32,
+        limit: int = 0,
+        by_damage: bool = True,
+        seed: int = 1,
+    ) -> None:
         super().__init__()
-        self.folders, self.batch_size, self.limit, self.seed = (train, valid), batch_size, limit, seed
+        self.folders, self.sample_rate, self.by_damage = (train, valid), sample_rate, by_damage
+        self.batch_size, self.limit, self.seed = batch_size, limit, seed
 
     def setup(self, stage: str) -> None:
         """Read both sets."""
-        train, valid = (read_set(folder) for folder in self.folders)
-        train = train[: self.limit or None]
-        calibration = Calibration.fit(train)
-        self.train_set, self.valid_set = LabelledSet(train, calibration), LabelledSet(valid, calibration)
+        train, valid = ([clip for folder in folders for clip in read_set(folder)] for folders in self.folders)
+        if self.limit:
+            train = [train[i] for i in np.random.default_rng(0).permutation(len(train))[: self.limit]]
+        calibration = Calibration.fit(train, self.by_damage)
+        self.train_set, self.valid_set = (LabelledSet(s, calibration, self.sample_rate) for s in (train, valid))
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled batches, cropped to one length."""

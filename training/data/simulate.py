@@ -10,7 +10,8 @@ import numpy as np
 
 from training.data import additive, channel, codecs, enhance
 from training.data.additive import Material, Parameters
-from training.data.corpus import SAMPLE_RATE, Corpus, Signal, active_rms, read_audio
+from training.data.bandwidth import SIMULATION_RATE, widen
+from training.data.corpus import SAMPLE_RATE, Corpus, Signal, active_rms, change_rate, read_audio
 
 Degradation = Callable[[Signal, np.random.Generator, Material], tuple[Signal, Parameters]]
 
@@ -31,15 +32,23 @@ DEGRADATIONS: dict[str, tuple[Degradation, float]] = {
 }
 """Every degradation with its relative frequency, in the order in which a real path applies them."""
 
-COUNT_PROBABILITIES = (0.05, 0.55, 0.28, 0.12)
+COUNT_PROBABILITIES = (0.06, 0.55, 0.27, 0.12)
 """How often none, one, two and three degradations are applied to a clip."""
+
+DELIVERY_RATES = {8000: 0.04, 16000: 0.36, 22050: 0.08, 24000: 0.08, 32000: 0.08, 44100: 0.06, 48000: 0.30}
+"""Rates in Hz at which clips reach the listener, and how often."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A simulated clip: the signal, its clean reference, the talker, and the degradations by name."""
+    """A simulated clip: the signal and its rate, the talker, the degradations by name and their parameters.
+
+    `heard` is the signal as 16-kHz teachers hear it, `reference` the clean one at the same rate.
+    """
 
     degraded: Signal
+    sample_rate: int
+    heard: Signal
     reference: Signal
     talker: str
     degradations: tuple[str, ...]
@@ -50,7 +59,7 @@ class Simulator:
     """Draws damaged speech clips from speech, noise and room recordings.
 
     Args:
-        speech: Folder of clean speech.
+        speech: Folders of clean speech.
         noise: Folder of noise recordings.
         rooms: Files of impulse responses.
         seconds: Shortest and longest clip.
@@ -58,31 +67,40 @@ class Simulator:
 
     def __init__(
         self,
-        speech: str | Path,
+        speech: Sequence[str | Path],
         noise: str | Path,
         rooms: Sequence[str | Path],
         seconds: tuple[float, float] = (4.0, 7.6),
     ) -> None:
-        responses = tuple(read_audio(Path(room)) for room in rooms)
-        self.material = Material(Corpus.from_folder(speech), Corpus.from_folder(noise), responses)
+        responses = tuple(read_audio(Path(room), SIMULATION_RATE) for room in rooms)
+        noises = Corpus.from_folder(noise, SIMULATION_RATE)
+        self.material = Material(Corpus.from_folders(speech), noises, responses)
         self.seconds = seconds
 
     def draw(self, seed: int, index: int) -> Clip:
         """Clip number `index` of the set with this seed: always the same one."""
         rng = np.random.default_rng([seed, index])
-        reference, talker = self._draw_reference(rng)
+        narrow, talker = self._draw_reference(rng)
+        reference = widen(narrow, rng)
         material = replace(self.material, talker=talker)
         names, weights = list(DEGRADATIONS), np.array([w for _, w in DEGRADATIONS.values()])
         count = int(rng.choice(len(COUNT_PROBABILITIES), p=COUNT_PROBABILITIES))
         chosen = sorted(rng.choice(len(names), count, replace=False, p=weights / weights.sum()))
+        rate = int(rng.choice(list(DELIVERY_RATES), p=list(DELIVERY_RATES.values())))
         degraded, parameters = channel.set_level(reference, rng)
+        bandwidth_hz = rate / 2
         for position in chosen:
             degraded, more = DEGRADATIONS[names[position]][0](degraded, rng, material)
+            bandwidth_hz = min(bandwidth_hz, float(more.get("bandwidth_hz", bandwidth_hz)))
             parameters |= more
         peak = float(np.abs(degraded).max())
         if peak > 1:  # only `clipping` may clip
             degraded = degraded / (peak * 1.01)
-        return Clip(degraded, reference, talker, tuple(names[i] for i in chosen), parameters)
+            parameters["level_db"] = float(parameters["level_db"]) - 20 * np.log10(peak * 1.01)
+        delivered = change_rate(degraded, SIMULATION_RATE, rate)
+        heard = change_rate(delivered, rate, SAMPLE_RATE)[: len(narrow)]
+        kinds = tuple(names[i] for i in chosen)
+        return Clip(delivered, rate, heard, narrow, talker, kinds, parameters | {"bandwidth_hz": bandwidth_hz})
 
     def _draw_reference(self, rng: np.random.Generator) -> tuple[Signal, str]:
         samples = int(rng.uniform(*self.seconds) * SAMPLE_RATE)

@@ -1,0 +1,105 @@
+"""What each part of the default recipe is worth: the same short training without it, several seeds.
+
+    python -m training.ablation --out training/results/ablation --runs runs/ablation \
+        --human ../shared/human/tcd ../shared/human/p808 ../shared/human/codec
+
+Every variant is `recipes/default.yaml` with the changes in `VARIANTS`, on the same clips for the same number of
+steps. All are held against the default recipe's labels of the validation set, and against human ratings, which
+decide nothing. A row is appended to `<out>.csv` as soon as it is there, and a run that has its rows is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from jsqa_metric import score
+from training.checkpoints import read_model
+from training.data.labelled import Calibration, read_set
+from training.data.readers import RatedClip, open_rated
+from training.jnd_report import markdown, provenance, this_command
+from training.tables import MEASURES, measures
+from training.tables_report import cell_text
+from training.train import read_recipe, train
+
+RECIPE = Path(__file__).parent / "recipes" / "default.yaml"
+VARIANTS: dict[str, list[str]] = {
+    "default recipe": [],
+    "16 kHz input": ["data.sample_rate=16000", "module.model.sample_rate=16000", "module.model.bands=64"],
+    "teachers weighted alike": ["data.by_damage=false"],
+    "no teachers as tasks": ["module.task_weight=0"],
+    "with contrastive regression": ["module.contrastive_weight=0.5"],
+    "half the width": ["module.model.width=16"],
+}
+"""Names and what they change in the recipe."""
+
+
+def validation_set(args: argparse.Namespace) -> list[RatedClip]:
+    """The validation clips with the default recipe's labels."""
+    data = read_recipe(RECIPE, args.set)["data"]
+    train_clips, clips = ([c for folder in data[part] for c in read_set(folder)] for part in ("train", "valid"))
+    mos = Calibration.fit(train_clips).targets(clips)[:, 0]
+    return [RatedClip(c.path, float(m), c.condition) for c, m in zip(clips, mos, strict=True)]
+
+
+def run(variant: str, seed: int, sets: dict[str, list[RatedClip]], args: argparse.Namespace) -> list[dict[str, object]]:
+    """Train one variant and return its rows, one for each set."""
+    changes = [f"seed={seed}", f"data.limit={args.clips}", f"trainer.max_epochs={args.epochs}"]
+    recipe = read_recipe(RECIPE, [*changes, *args.set, *VARIANTS[variant]])
+    model = read_model(train(recipe, args.runs / f"{variant.replace(' ', '-')}-{seed}"))
+    rows = []
+    for name, clips in sets.items():
+        predicted = np.asarray(score([clip.path for clip in clips], model=model), dtype=np.float64)
+        agreement = measures(predicted, np.array([clip.mos for clip in clips]))
+        rows.append({"variant": variant, "seed": seed, "set": name} | {k: f"{v:.4f}" for k, v in agreement.items()})
+    return rows
+
+
+def write_report(out: Path) -> None:
+    """Means over seeds, a table for each set, from all rows that are there."""
+    rows = pd.read_csv(out.with_suffix(".csv"))
+    parts = ["# Ablation of the default recipe\n", provenance(this_command()), ""]
+    for name, part in rows.groupby("set", sort=False):
+        table = part.groupby("variant", sort=False)[list(MEASURES)].agg(cell_text).reset_index()
+        parts += [f"## {name}\n", markdown(table), ""]
+    parts.append(f"Mean ± half the 95 % interval over the seeds {sorted(rows['seed'].unique().tolist())}.")
+    out.with_suffix(".md").write_text("\n".join(parts) + "\n")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of `python -m training.ablation`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="path of the results, without a suffix")
+    parser.add_argument("--runs", type=Path, required=True, help="folder for checkpoints and logs")
+    parser.add_argument("--human", nargs="*", type=Path, default=[], help="folders of human-rated clips")
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--clips", type=int, default=3000, help="of the training sets")
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="changes to all recipes")
+    args = parser.parse_args(arguments)
+    table = args.out.with_suffix(".csv")
+    table.parent.mkdir(parents=True, exist_ok=True)
+    there = pd.read_csv(table)[["variant", "seed"]].itertuples(index=False) if table.exists() else ()
+    done = {tuple(row) for row in there}
+    sets = {"simulated": validation_set(args)} | {folder.name: open_rated(folder) for folder in args.human}
+    for seed, variant in itertools.product(args.seeds, args.variants):
+        if (variant, seed) in done:
+            continue
+        rows = run(variant, seed, sets, args)
+        new = not table.exists()
+        with table.open("a", newline="") as handle:
+            writer = csv.DictWriter(handle, list(rows[0]))
+            if new:
+                writer.writeheader()
+            writer.writerows(rows)
+    write_report(args.out)
+
+
+if __name__ == "__main__":
+    main()
