@@ -131,8 +131,23 @@ def _section(name: str, agree: pd.DataFrame, paired: pd.DataFrame, within: pd.Da
     return text
 
 
+def read_sets(folders: list[Path]) -> list[RatedSet]:
+    """All sets of all folders.
+
+    Raises:
+        ValueError: If a folder holds none, or two sets have one name, which files and tables go by.
+    """
+    sets = [rated for folder in folders if folder.is_dir() for rated in read_set(folder)]
+    if not sets:
+        raise ValueError(f"no such folder: {', '.join(map(str, folders))}")
+    twice = {rated.name for rated in sets if sum(other.name == rated.name for other in sets) > 1}
+    if twice:
+        raise ValueError(f"two sets are called {', '.join(sorted(twice))}: rename a folder")
+    return sets
+
+
 def run(
-    folders: list[Path],
+    sets: list[RatedSet],
     baselines: list[Baseline],
     out: Path,
     device: str,
@@ -144,7 +159,7 @@ def run(
     names, full = [b.name for b in baselines], {b.name for b in baselines if b.full_reference}
     tables: dict[str, list[pd.DataFrame]] = {"accuracy": [], "conditions": [], "paired": [], "scores": []}
     sections = []
-    for rated in [rated for folder in folders for rated in read_set(folder)]:
+    for rated in sets:
         print(f"{rated.name}: {len(rated.clips)} clips", file=sys.stderr)
         clips, notes = score_set(rated, baselines, device, cache)
         for metric, note in notes.items():
@@ -179,11 +194,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--resamples", type=int, default=RESAMPLES, help="of the bootstrap (default: %(default)s)")
     args = parser.parse_args(arguments)
     baselines = report.chosen(args)
-    folders = [folder for folder in args.folders if folder.is_dir()]
-    if not folders:
-        parser.error(f"no such folder: {', '.join(map(str, args.folders))}")
+    try:
+        sets = read_sets(args.folders)
+    except ValueError as error:
+        parser.error(str(error))
     head = report.head("benchmarks.accuracy", baselines, arguments)
-    run(folders, baselines, args.out, args.device, args.resamples, head)
+    run(sets, baselines, args.out, args.device, args.resamples, head, CACHE)
 
 
 if __name__ == "__main__":

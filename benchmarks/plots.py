@@ -74,14 +74,16 @@ def cost_curves(table: pd.DataFrame, title: str, path: Path) -> None:
     """Cost against length, and against batch size; `table` is that of `benchmarks.speed`."""
     kinds = [kind for kind in ("clip", "batch") if (table["kind"] == kind).any()]
     figure, grid = plt.subplots(1, len(kinds), figsize=(6 * len(kinds), 4), squeeze=False)
+    metrics, most = list(table["metric"].unique()), table["threads"].max()
+    colours = {metric: plt.get_cmap("tab20")(index % 20) for index, metric in enumerate(metrics)}
     for axes, kind in zip(grid[0], kinds, strict=True):
         across = "seconds" if kind == "clip" else "batch"
         part = table[(table["kind"] == kind) & table["cost"].notna()]
         for (metric, cores), line in part.groupby(["metric", "threads"], sort=False):
-            style = "-" if cores == part["threads"].max() else "--"
             axes.plot(
-                line[across], line["cost"], style, marker="o", markersize=3, label=f"{metric}, {cores} cores",
-                linewidth=2.5 if metric == OURS else 1.2,
+                line[across], line["cost"], "-" if cores == most else "--", marker="o", markersize=3,
+                color=colours[metric], linewidth=2.5 if metric == OURS else 1.2,
+                label=f"{metric}, {cores} core{'s' if cores > 1 else ''}",
             )  # fmt: skip
         axes.set(xscale="log", yscale="log", ylabel="seconds per second of audio")
         axes.set_xlabel("length of a clip in seconds" if kind == "clip" else "clips of 8 s in a batch")
@@ -103,4 +105,17 @@ def curves(means: pd.DataFrame, path: Path) -> None:
     grid.flat[0].set_ylabel("score")
     grid.flat[-1].legend(fontsize=7)
     figure.tight_layout()
+    _save(figure, path)
+
+
+def calibration(groups: dict[str, pd.DataFrame], path: Path) -> None:
+    """Error made against error expected, a line for each set; on the dotted line both are the same."""
+    figure, axes = plt.subplots(figsize=(4, 4))
+    for name, part in groups.items():
+        axes.plot(part["expected"], part["made"], "o-", ms=4, label=name)
+    top = max(float(part[["expected", "made"]].max().max()) for part in groups.values()) * 1.05
+    axes.plot([0, top], [0, top], ":", color="grey")
+    axes.set(xlabel="expected error (MOS)", ylabel="error made (MOS)", xlim=(0, top), ylim=(0, top))
+    axes.legend(fontsize=8)
+    axes.grid(alpha=0.3)
     _save(figure, path)

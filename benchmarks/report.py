@@ -24,11 +24,18 @@ def add_baselines_option(parser: argparse.ArgumentParser) -> None:
     """`--baselines a,b` with all of them as the default."""
     parser.add_argument(
         "--baselines",
-        type=lambda text: [make(name.strip()) for name in text.split(",") if name.strip()],
+        type=_baselines,
         default=list(NAMES),
         metavar="A,B",
         help=f"metrics, or folders of our models (default: all of {','.join(NAMES)})",
     )
+
+
+def _baselines(text: str) -> list[Baseline]:
+    try:
+        return [make(name.strip()) for name in text.split(",") if name.strip()]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error  # of a ValueError, argparse hides the words
 
 
 def chosen(args: argparse.Namespace) -> list[Baseline]:
@@ -44,6 +51,11 @@ def cpu_name() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+def device_name(device: str) -> str:
+    """Name of what computes: the processor, or the GPU."""
+    return cpu_name() if device == "cpu" else torch.cuda.get_device_name(device)
 
 
 def head(module: str, baselines: Iterable[Baseline], arguments: list[str] | None = None) -> list[str]:

@@ -25,11 +25,6 @@ _PATIENCE = {"long": 5}
 _loaded: dict[str, Baseline] = {}
 
 
-def spec(baseline: Baseline) -> str:
-    """What `make` takes to make the metric again: its name, or a model folder."""
-    return str(getattr(baseline, "model", baseline.name)).replace("default", baseline.name)
-
-
 def probe_one(metric: str, probe: str | None) -> tuple[str, str]:
     """In the worker: load a metric (with `probe` None), or ask it one thing."""
     if metric not in _loaded:
@@ -41,7 +36,7 @@ def probe_one(metric: str, probe: str | None) -> tuple[str, str]:
 
 def probe_all(baseline: Baseline, timeout: float) -> list[dict[str, str]]:
     """All probes on one metric; a row each."""
-    name, rows = spec(baseline), []
+    name, rows = baseline.spec, []
     with Worker(probe_one) as worker:
         for probe in PROBES:
             try:

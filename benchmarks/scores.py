@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,8 +25,9 @@ class ScoreCache:
         self._scores: dict[str, float] = {}
         if self._path.is_file():
             for line in self._path.read_text(encoding="utf-8").splitlines():
-                entry = json.loads(line)
-                self._scores[entry["key"]] = math.nan if entry["score"] is None else entry["score"]
+                with contextlib.suppress(ValueError):  # a line that an interrupted run left unfinished
+                    entry = json.loads(line)
+                    self._scores[entry["key"]] = math.nan if entry["score"] is None else entry["score"]
 
     def get(self, key: str) -> float | None:
         """The score, or None if there is none yet."""
@@ -38,7 +39,7 @@ class ScoreCache:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         entry = {"key": key, "score": None if math.isnan(score) else score, "file": file}
         with self._path.open("a", encoding="utf-8") as file_handle:
-            file_handle.write(json.dumps(entry) + os.linesep)
+            file_handle.write("\n" + json.dumps(entry))  # newline first: a torn line spoils no other
 
 
 def clip_key(clip: Clip, full_reference: bool) -> str:

@@ -5,7 +5,7 @@
 All metrics are timed in one process in turn, warmed up: medians and quartiles of the rounds. A clip is a 16 kHz
 FLAC file that is read and scored; a batch is clips of 8 s in memory (metrics without batches score one by one).
 Memory is the growth of the peak by one task, in a fresh process after loading. What fails there, or takes longer
-than the limit, is not timed and says so. The floor is decoding and one STFT.
+than the limit, is not timed and says so, and is not asked for more of the same. The floor is decoding and one STFT.
 """
 
 from __future__ import annotations
@@ -20,23 +20,28 @@ import pandas as pd
 
 from benchmarks import plots, report, timing
 from benchmarks.baselines import Unavailable
-from benchmarks.robustness import spec
 from benchmarks.worker import Worker, WorkError
 
 _LOAD_S = 120
+_CANNOT = "cannot run:"
 _SHOWN = ["metric", "cost", "quartiles", "hours per second", "NISQA's cost over this", "memory_mb", "loaded_mb", "note"]
 
 
 def measure(names: list[str], args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """A row for each metric, task and number of cores."""
-    tasks = [("clip", seconds) for seconds in args.seconds] + [("batch", size) for size in args.batches]
-    absent: dict[str, str] = {}
+    tasks = [("clip", seconds) for seconds in sorted(args.seconds)]
+    tasks += [("batch", size) for size in sorted(args.batches)]
+    stopped: dict[tuple[str, str], str] = {}
     for kind, size in tasks:
         rows: dict[str, dict[str, Any]] = {}
         for name in names:
-            rows[name] = {"note": absent[name]} if name in absent else _memory(name, kind, size, args)
-            if "cannot run" in rows[name].get("note", ""):
-                absent[name] = rows[name]["note"]
+            known = stopped.get((name, kind))
+            rows[name] = {"note": known} if known else _memory(name, kind, size, args)
+            note = rows[name].get("note", "")
+            if note.startswith(_CANNOT):
+                stopped |= {(name, "clip"): note, (name, "batch"): note}
+            elif note and not known:
+                stopped[name, kind] = f"not tried: with {size:g}, {note}"
         print(f"{kind} {size:g}: {sum('note' not in row for row in rows.values())} metrics", file=sys.stderr)
         for cores in args.threads:
             yield from _timed(rows, kind, size, cores, args)
@@ -51,7 +56,7 @@ def _memory(name: str, kind: str, size: float, args: argparse.Namespace) -> dict
         except WorkError as error:
             text = str(error)
             reason = text.removeprefix(f"{Unavailable.__name__}: ")
-            return {"note": f"cannot run: {reason}" if reason != text else text[:160]}
+            return {"note": f"{_CANNOT} {reason}" if reason != text else text[:160]}
     if row["first_s"] > args.limit:
         row["note"] = f"not timed: one took {row['first_s']:.0f} s"
     return row
@@ -114,8 +119,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     report.add_baselines_option(parser)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/speed"), help="default: %(default)s")
-    parser.add_argument("--seconds", type=float, nargs="*", default=[1, 8, 60], help="lengths (default: 1 8 60)")
-    parser.add_argument("--batches", type=int, nargs="*", default=[1, 4, 16], help="batch sizes (default: 1 4 16)")
+    parser.add_argument("--seconds", type=float, nargs="*", default=[1, 8, 60, 600, 3600], help="lengths of clips")
+    parser.add_argument("--batches", type=int, nargs="*", default=[1, 4, 16], help="batch sizes")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="cores (default: 1 2)")
     parser.add_argument("--rounds", type=int, default=7, help="runs of each metric (default: %(default)s)")
     parser.add_argument("--limit", type=float, default=60, help="seconds for one task (default: %(default)s)")
@@ -123,7 +128,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     args = parser.parse_args(arguments)
     baselines = [baseline for baseline in report.chosen(args) if not baseline.full_reference]
-    names = [timing.FLOOR, *(spec(baseline) for baseline in baselines)]
+    names = [timing.FLOOR, *(baseline.spec for baseline in baselines)]
     table = pd.DataFrame(measure(names, args)).reindex(
         columns=["kind", "seconds", "batch", "threads", "device", "metric", "cost", "low", "high", "runs"]
         + ["memory_mb", "loaded_mb", "first_s", "note"]
@@ -132,7 +137,7 @@ def main(arguments: list[str] | None = None) -> None:
     head = report.head("benchmarks.speed", baselines, arguments)
     report.write_csv(table, args.out / "speed.csv", head)
     if table["cost"].notna().any():
-        plots.cost_curves(table, f"Cost on {report.cpu_name()}", args.out / "cost.png")
+        plots.cost_curves(table, f"Cost on {report.device_name(args.device)}", args.out / "cost.png")
     report.write_markdown("Speed and memory", ["![cost](cost.png)\n", *tables(table)], args.out / "README.md", head)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
+import shutil
 
 import numpy as np
 import pytest
@@ -14,14 +14,12 @@ pytest.importorskip("scipy", reason="needs the bench extra")
 pytest.importorskip("soxr", reason="needs the bench extra")
 pytest.importorskip("matplotlib", reason="needs the bench extra")
 
-from scipy import stats  # noqa: E402
 
-from benchmarks import accuracy, probes, report, robustness, speed  # noqa: E402
-from benchmarks.baselines import NAMES, Baseline, Unavailable, base, make, wav2vec  # noqa: E402
+from benchmarks import __main__ as overview  # noqa: E402
+from benchmarks import accuracy, curves, probes, report  # noqa: E402
+from benchmarks.baselines import NAMES, Baseline, Unavailable, make  # noqa: E402
 from benchmarks.datasets import read_set  # noqa: E402
-from benchmarks.measures import agreement, first_order_map, interval, paired_test, pcc, srcc  # noqa: E402
 from benchmarks.scores import score_clips  # noqa: E402
-from benchmarks.worker import Worker, WorkError  # noqa: E402
 
 RATE = 16000
 
@@ -141,40 +139,6 @@ def test_bad_sets_say_why(tmp_path, content, message):
         read_set(tmp_path)
 
 
-def test_measures_agree_with_scipy():
-    rng = np.random.default_rng(0)
-    y = rng.uniform(1, 5, 60)
-    x = 0.5 * y + rng.standard_normal(60)
-    found = agreement(x, y)
-    assert found["pcc"] == pytest.approx(stats.pearsonr(x, y)[0])
-    assert found["srcc"] == pytest.approx(stats.spearmanr(x, y)[0], abs=1e-5)
-    assert found["kendall"] == pytest.approx(stats.kendalltau(x, y)[0], abs=1e-5)
-    assert found["rmse"] == pytest.approx(np.sqrt(np.mean((x - y) ** 2)))
-    assert found["rmse_mapped"] == pytest.approx(y.std() * np.sqrt(1 - found["pcc"] ** 2))
-    assert pcc(x, y) == pytest.approx(found["pcc"])
-    assert srcc(x, y) == pytest.approx(found["srcc"], abs=1e-5)
-    low, high = interval(x, y, resamples=500)
-    assert low < found["pcc"] < high
-
-
-def test_constant_scores_have_no_correlation():
-    y = np.arange(5.0)
-    assert math.isnan(agreement(np.ones(5), y)["pcc"])
-    assert math.isnan(interval(np.ones(5), y)[0])
-    assert np.allclose(first_order_map(np.ones(5), y), 2.0)
-    assert agreement(y[:2], y[:2]) == {"n": 2}
-
-
-def test_paired_test_sees_a_difference_and_none():
-    rng = np.random.default_rng(0)
-    y = rng.standard_normal(150)
-    good, bad = y + 0.3 * rng.standard_normal(150), y + 2 * rng.standard_normal(150)
-    found = paired_test(good, bad, y, resamples=500)
-    assert found["p"] < 0.01
-    assert 0 < found["low"] < found["difference"] < found["high"]
-    assert paired_test(good, good, y, resamples=500)["p"] == 1.0
-
-
 def test_scores_are_kept_by_content(folder, tmp_path):
     clips, cache = read_set(folder)[0].clips, tmp_path / "cache"
     first = Loudness()
@@ -187,6 +151,18 @@ def test_scores_are_kept_by_content(folder, tmp_path):
     assert (again.calls, again.loads) == (0, 0)
     write(folder / "renamed.wav", 0.5)
     assert score_clips(again, read_set(folder)[0].clips, folder=cache)[0] != scores[:1]
+
+
+def test_an_interrupted_run_spoils_no_scores(folder, tmp_path):
+    clips, cache = read_set(folder)[0].clips, tmp_path / "cache"
+    scores, _ = score_clips(Loudness(), clips[:2], folder=cache)
+    (file,) = cache.iterdir()
+    with file.open("a") as handle:
+        handle.write('\n{"key": "0a')  # torn in the middle of a line
+    third, again = Loudness(), Loudness()
+    assert score_clips(third, clips[:3], folder=cache)[0][:2] == scores
+    score_clips(again, clips[:3], folder=cache)
+    assert (third.calls, again.calls) == (1, 0)
 
 
 def test_full_reference_leaves_references_out(folder, tmp_path):
@@ -207,7 +183,7 @@ def test_accuracy_writes_everything_whatever_peers_do(folder, tmp_path):
     row = table.set_index(["level", "metric"]).loc[("file", "jsqa")]
     assert row["pcc"] > 0.9
     assert row["n"] == 13
-    accuracy.run([folder], baselines, out, "cpu", 100, ["command: test"], tmp_path / "cache")
+    accuracy.run([rated], baselines, out, "cpu", 100, ["command: test"], tmp_path / "cache")
     page = (out / "README.md").read_text()
     assert "cannot run: no weights" in page
     assert "it broke" in page
@@ -217,6 +193,36 @@ def test_accuracy_writes_everything_whatever_peers_do(folder, tmp_path):
     assert (out / "own-scatter.png").is_file()
     assert (out / "own-conditions.png").is_file()
     assert len(pd.read_csv(out / "scores.csv", comment="#")) == 13
+
+
+def test_the_overview_has_a_row_for_every_metric(folder, tmp_path, monkeypatch):
+    found = {"jsqa": Loudness(), "missing": Missing()}
+    found["jsqa"].name = "jsqa"
+    monkeypatch.setattr(report, "make", found.get)
+    monkeypatch.setattr(accuracy, "CACHE", tmp_path / "cache")
+    options = ["--baselines", "jsqa,missing", "--out", str(tmp_path / "out"), "--parts", "accuracy"]
+    overview.main([str(folder), *options])
+    page = (tmp_path / "out" / "README.md").read_text()
+    assert "| jsqa | 0.9" in page
+    assert "| missing | – | cannot run: no weights |" in page
+    assert "[accuracy](accuracy/README.md)" in page
+
+
+def test_sets_of_one_name_are_refused(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "other" / "own")
+    with pytest.raises(ValueError, match="two sets are called own"):
+        accuracy.read_sets([folder, tmp_path / "other" / "own"])
+    with pytest.raises(ValueError, match="no such folder"):
+        accuracy.read_sets([tmp_path / "nothing"])
+
+
+def test_curves_leave_out_what_cannot_run(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "make", {"loudness": Loudness(), "missing": Missing()}.get)
+    monkeypatch.setattr(curves, "CURVES", {"gain_db": curves.CURVES["gain_db"]})
+    curves.main([str(folder), "--baselines", "missing,loudness", "--out", str(tmp_path / "out")])
+    page = (tmp_path / "out" / "README.md").read_text()
+    assert "| value | loudness |" in page
+    assert "- missing: Unavailable: no weights" in page
 
 
 def test_every_metric_says_what_it_is_and_loads_or_says_why(monkeypatch):
@@ -240,53 +246,6 @@ def test_every_metric_says_what_it_is_and_loads_or_says_why(monkeypatch):
         make("nothing")
 
 
-def test_fetch_names_the_file_and_the_address(tmp_path):
-    with pytest.raises(Unavailable, match="no weights at .*w.pt, and no download from file:///"):
-        base.fetch("file:///nowhere/w.pt", tmp_path / "w.pt")
-    assert not list(tmp_path.iterdir())
-
-
-def test_files_are_mixed_down_and_resampled(tmp_path):
-    sf.write(tmp_path / "a.wav", np.stack([np.ones(48000), np.zeros(48000)], 1) * 0.5, 48000)
-    audio, rate = base.fit_rate(*base.read_mono(tmp_path / "a.wav"), RATE)
-    assert (rate, audio.shape, audio.dtype) == (RATE, (RATE,), np.float32)
-    assert audio[RATE // 2] == pytest.approx(0.25, abs=1e-3)
-
-
-def test_ours_scores_files_as_arrays(tmp_path):
-    write(tmp_path / "a.wav", 0.1, seconds=1.0)
-    ours = make("jsqa")
-    ours.load()
-    audio, rate = base.read_mono(tmp_path / "a.wav")
-    assert base.score_file(ours, tmp_path / "a.wav") == pytest.approx(float(ours.score(audio, rate)), abs=1e-4)
-
-
-def test_linear_head_finds_a_linear_relation():
-    rng = np.random.default_rng(0)
-    features = rng.standard_normal((200, 5))
-    weights, offset = wav2vec.fit_head(features, features @ np.arange(5.0) + 3, ridge=1e-6)
-    assert np.allclose(weights, np.arange(5.0), atol=1e-4)
-    assert offset == pytest.approx(3, abs=1e-4)
-
-
-def _act(what):
-    if what == "raise":
-        raise KeyError("no")
-    if what == "hang":
-        time.sleep(60)
-    return what
-
-
-def test_worker_survives_errors_and_hanging():
-    with Worker(_act) as worker:
-        assert worker.call("fine", timeout=60) == "fine"
-        with pytest.raises(WorkError, match="KeyError"):
-            worker.call("raise", timeout=60)
-        with pytest.raises(WorkError, match="no answer within 0.2 s"):
-            worker.call("hang", timeout=0.2)
-        assert worker.call("again", timeout=60) == "again"
-
-
 def test_probes_of_a_metric_that_ignores_everything():
     found = {name: probe(Loudness()) for name, probe in probes.PROBES.items() if name != "bounds"}
     assert found["silence"][0] == "-"
@@ -294,40 +253,3 @@ def test_probes_of_a_metric_that_ignores_everything():
     assert found["gradient"] == ("-", "not differentiable")
     assert found["nan"] == ("+", "NaN")
     assert all(probes.describe(name) for name in probes.PROBES)
-
-
-def test_robustness_tables_keep_those_that_cannot_run():
-    rows = [{"metric": "a", "probe": name, "mark": "+", "finding": "fine"} for name in probes.PROBES]
-    rows.append({"metric": "b", "probe": "all", "mark": "", "finding": "cannot run: no weights"})
-    text = "\n".join(robustness.tables(pd.DataFrame(rows)))
-    assert f"{len(probes.PROBES)} of {len(probes.PROBES)}" in text
-    assert "- b: cannot run: no weights" in text
-
-
-def test_speed_command_fills_its_tables(tmp_path):
-    options = ["--seconds", "1", "--batches", "2", "--threads", "1", "--rounds", "2", "--baselines", "jsqa"]
-    speed.main([*options, "--out", str(tmp_path)])
-    table = pd.read_csv(tmp_path / "speed.csv", comment="#")
-    assert len(table) == 4
-    assert (table["cost"] > 0).all()
-    assert (tmp_path / "cost.png").is_file()
-    assert "One clip of 1 s, 1 core" in (tmp_path / "README.md").read_text()
-
-
-def test_markdown_escapes_bars_and_shows_gaps():
-    text = report.markdown(pd.DataFrame({"a": [1.23456, math.nan], "b": ["x|y", None]}))
-    assert text == "| a | b |\n| --- | --- |\n| 1.235 | x/y |\n| – | – |\n"
-
-
-@pytest.mark.parametrize(("metric", "expected"), [("nisqa", 0.869), ("dnsmospro", 0.787)])
-def test_peers_agree_with_the_design(metric, expected, shared, tmp_path):
-    baseline = make(metric)
-    try:
-        baseline.load()
-    except Unavailable as error:
-        pytest.skip(str(error))
-    if not (shared / "human" / "p808").is_dir():
-        pytest.skip("needs ../shared/human/p808")
-    clips = read_set(shared / "human" / "p808")[0].clips
-    scores, _ = score_clips(baseline, clips, folder=tmp_path)
-    assert pcc(np.array(scores), np.array([clip.mos for clip in clips])) == pytest.approx(expected, abs=0.005)

@@ -1,9 +1,8 @@
-"""Contrastive losses, pretraining, fine-tuning, exact resume and two processes."""
+"""Pretraining, fine-tuning, contrastive regression, exact resume and two processes."""
 
 from __future__ import annotations
 
 import importlib.util
-import itertools
 import os
 import subprocess
 import sys
@@ -21,11 +20,14 @@ if importlib.util.find_spec("lightning") is None or importlib.util.find_spec("sp
 import lightning
 
 from jsqa_metric import JSQAModel, ModelConfig, load_model
-from training import publish
+from training import baselines, publish
 from training.checkpoints import FirstPlateau, load_encoder, read_model
+from training.data.modules import RatedSet
+from training.data.readers import open_rated
 from training.finetune import ContrastiveRegression, FineTuning
-from training.losses import contrastive_regression, nt_xent
-from training.pretrain import Pretraining, projection_head
+from training.losses import nt_xent
+from training.pretrain import Pretraining
+from training.projection import NonMatching, projection_head
 from training.train import TASKS, read_recipe, train
 
 ROOT = Path(__file__).parent.parent
@@ -47,53 +49,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
-
-
-# losses
-
-
-@pytest.mark.parametrize("temperature", [0.2, 1.0])
-def test_nt_xent_is_what_simclr_defines(temperature):
-    rng = np.random.default_rng(0)
-    first, second = rng.standard_normal((2, 5, 7))
-    rows = np.concatenate([first, second])
-    total = 0.0
-    for i in range(10):
-        cosines = [
-            np.dot(rows[i], rows[k]) / np.linalg.norm(rows[i]) / np.linalg.norm(rows[k]) / temperature
-            for k in range(10)
-        ]
-        partner = (i + 5) % 10
-        total -= np.log(np.exp(cosines[partner]) / sum(np.exp(c) for k, c in enumerate(cosines) if k != i))
-    loss = nt_xent(torch.from_numpy(first), torch.from_numpy(second), temperature)
-    assert loss.item() == pytest.approx(total / 10, rel=1e-5)
-    assert nt_xent(torch.eye(4), torch.eye(4), 0.01).item() == pytest.approx(0, abs=1e-6)
-
-
-@pytest.mark.parametrize("margin", [None, 0.0, 0.3])
-def test_contrastive_regression_over_all_triplets(margin):
-    rng = np.random.default_rng(1)
-    embeddings = rng.standard_normal((7, 4))
-    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
-    labels = np.array([1.0, 2.5, 2.5, 4.0, 4.2, 3.0, 1.1])
-    terms = []
-    for a, p, n in itertools.permutations(range(7), 3):
-        near, far = abs(labels[a] - labels[p]), abs(labels[a] - labels[n])
-        if near < far:
-            gap = np.linalg.norm(embeddings[a] - embeddings[p]) - np.linalg.norm(embeddings[a] - embeddings[n])
-            terms.append(max(0.0, gap + ((far - near) / 4 if margin is None else margin)))
-    loss = contrastive_regression(torch.from_numpy(embeddings), torch.from_numpy(labels), margin)
-    assert loss.item() == pytest.approx(np.mean(terms), rel=1e-5)
-
-
-def test_contrastive_regression_at_its_edges():
-    same = torch.ones(3, 2, requires_grad=True)
-    loss = contrastive_regression(same, torch.tensor([1.0, 3.0, 5.0]))
-    loss.backward()
-    assert torch.isfinite(same.grad).all()
-    assert contrastive_regression(torch.randn(3, 2), torch.tensor([2.0, 2.0, 2.0])).item() == 0
-    ordered = torch.tensor([[0.0], [0.25], [1.0]])  # distances are label gaps / 4: the adaptive margin is met
-    assert contrastive_regression(ordered, torch.tensor([1.0, 2.0, 5.0])).item() == pytest.approx(0, abs=1e-6)
 
 
 # runs
@@ -206,6 +161,35 @@ def test_scoreq_learns_the_order_of_the_clips(rated, corpora, tmp_path):
     rows = (tmp_path / "csv" / "metrics.csv").read_text().splitlines()
     column = rows[0].split(",").index("valid/pcc")
     assert max(float(row.split(",")[column] or 0) for row in rows[1:]) > 0.5  # nearness to good speech follows MOS
+
+
+def test_relatives_are_trained_by_one_command(rated, corpora, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(baselines, "held_out", lambda data: RatedSet(open_rated(rated)))
+    monkeypatch.setattr(baselines, "REFERENCES", 2)
+    changes = [f"pretrain.data.{key}={value}" for key, value in corpora.items()]
+    changes += ["pretrain.data.seconds=[0.5,0.5]", "pretrain.data.pairs_per_epoch=8", "pretrain.trainer.max_epochs=1"]
+    for stage in ("pretrain", "finetune", "contrast", "head"):
+        changes += [f"{stage}.module.model={SMALL['spectrogram']}", f"{stage}.trainer.accelerator=cpu"]
+        if stage != "pretrain":
+            changes += [f"{stage}.data.{part}={rated}" for part in ("train", "valid")]
+            changes += [f"{stage}.data.batch_size=4", f"{stage}.trainer.max_steps=3"]
+            changes += [f"{stage}.trainer.val_check_interval=3"]
+    command = ["--runs", str(tmp_path), "--clean", corpora["speech"], "--set", *changes]
+    baselines.main(command)
+    assert "scoreq_style_nmr: PCC" in capsys.readouterr().out
+    metric = NonMatching.read(tmp_path / "scoreq_style" / "model")
+    wav = torch.randn(2, 8000)
+    padded = metric(torch.nn.functional.pad(wav, (0, 4000)), torch.tensor([8000, 8000]))
+    assert torch.allclose(metric(wav), padded, atol=1e-5)
+    embedding = ContrastiveRegression.load_from_checkpoint(
+        tmp_path / "scoreq_style" / "contrast" / "best.ckpt", map_location="cpu", weights_only=True
+    )
+    away = embedding.eval().embed(wav, torch.tensor([8000, 8000])) - metric.reference
+    assert torch.allclose(metric(wav), 5 - 4 * away.norm(dim=1), atol=1e-5)
+    assert load_model(tmp_path / "jsqa_published" / "model").config.revision == "jsqa_published-small"
+    with monkeypatch.context() as patch:  # nothing is trained twice
+        patch.setattr("training.train.train", lambda *_: pytest.fail("trained again"))
+        baselines.main([*command[:4], "--set", *changes])
 
 
 # parts

@@ -28,6 +28,11 @@ def test_integers_are_scaled_by_their_type(speech):
     assert score(int16.astype(np.int32) << 16, RATE) == pytest.approx(expected, abs=1e-5)
     assert score((int16.astype(np.int32) + 32768).astype(np.uint16), RATE) == pytest.approx(expected, abs=1e-5)
     assert score(clip.astype(np.float64), RATE) == pytest.approx(score(clip, RATE), abs=1e-5)
+    if hasattr(torch, "uint16"):  # since torch 2.3
+        unsigned = torch.from_numpy(int16.astype(np.int32) + 32768)
+        assert score(unsigned.to(torch.uint16), RATE) == pytest.approx(expected, abs=1e-5)
+        wide = (unsigned.to(torch.int64) * 65536).to(torch.uint32)
+        assert score(wide, RATE) == pytest.approx(expected, abs=1e-3)
     assert score((int16 // 256 + 128).astype(np.uint8), RATE) < expected  # 8 bit is heard
 
 
@@ -37,6 +42,7 @@ def test_types_without_a_full_scale_are_refused(dtype):
         score(np.zeros(16000, dtype), RATE)
 
 
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
 def test_unusual_memory_layouts(speech, tmp_path):
     expected = score(speech, RATE)
     wide = np.zeros((len(speech), 3), np.float32)
@@ -44,7 +50,14 @@ def test_unusual_memory_layouts(speech, tmp_path):
     assert score(wide[:, 1], RATE) == pytest.approx(expected, abs=1e-6)
     assert score(torch.from_numpy(wide)[:, 1], RATE) == pytest.approx(expected, abs=1e-6)
     assert score(speech[::-1][::-1], RATE) == pytest.approx(expected, abs=1e-6)
-    assert score(speech.astype(">f4"), RATE) == pytest.approx(expected, abs=1e-6)
+    for dtype in (">f4", ">f8", np.longdouble):
+        assert score(speech.astype(dtype), RATE) == pytest.approx(expected, abs=1e-6)
+    assert score(np.asmatrix(speech), RATE) == pytest.approx([expected], abs=1e-6)
+    frozen = speech.copy()
+    frozen.setflags(write=False)
+    assert score(frozen, RATE) == pytest.approx(expected, abs=1e-6)
+    strided = torch.from_numpy(wide)[:, 1].requires_grad_()
+    assert score(strided, RATE).item() == pytest.approx(expected, abs=1e-6)
     np.save(tmp_path / "clip.npy", speech)
     mapped = np.load(tmp_path / "clip.npy", mmap_mode="r")
     with warnings.catch_warnings():
@@ -92,6 +105,25 @@ def test_bad_arguments_are_errors(speech, tmp_path):
         ({"audio": speech, "sample_rate": -1}, "`sample_rate`"),
         ({"audio": speech, "sample_rate": 16000.5}, "`sample_rate`"),
         ({"audio": speech, "sample_rate": float("nan")}, "`sample_rate`"),
+        ({"audio": speech, "sample_rate": "16000"}, "`sample_rate`"),
+        ({"audio": speech, "sample_rate": [RATE]}, "`sample_rate`"),
+        ({"audio": speech, "sample_rate": torch.tensor([RATE, RATE])}, "`sample_rate`"),
+        ({"audio": speech, "sample_rate": True}, "`sample_rate`"),
+        ({"audio": speech, "sample_rate": 10**400}, "`sample_rate`"),
+        ({"audio": torch.zeros(RATE).to_sparse(), "sample_rate": RATE}, "`audio`"),
+        ({"audio": torch.zeros(RATE, device="meta"), "sample_rate": RATE}, "`audio`"),
+        ({"audio": [[speech]], "sample_rate": RATE}, "`audio`"),
+        ({"audio": (clip for clip in [speech]), "sample_rate": RATE}, "`audio`"),
+        ({"audio": b"clip.wav"}, "`audio`"),
+        ({"audio": EXAMPLES / "english_clean.flac", "lengths": [16000]}, "`lengths`"),
+        ({"audio": speech[:32000].reshape(2, -1), "sample_rate": RATE, "lengths": [[1], [1, 2]]}, "`lengths`"),
+        ({"audio": speech[None], "sample_rate": RATE, "lengths": [-1]}, "`lengths`"),
+        ({"audio": speech, "sample_rate": RATE, "batch_size": 2.0}, "`batch_size`"),
+        ({"audio": speech, "sample_rate": RATE, "batch_size": True}, "`batch_size`"),
+        ({"audio": speech, "sample_rate": RATE, "device": "meta"}, "`device`"),
+        ({"audio": speech[None], "sample_rate": RATE, "channel": "\u00b2"}, "`channel`"),
+        ({"audio": speech[None], "sample_rate": RATE, "channel": -1}, "`channel`"),
+        ({"audio": speech[None], "sample_rate": RATE, "channel": np.array([0, 1])}, "`channel`"),
         ({"audio": 3.0, "sample_rate": RATE}, "`audio`"),
         ({"audio": np.float32(3), "sample_rate": RATE}, "`audio`"),
         ({"audio": np.array(3.0), "sample_rate": RATE}, "at least 1 axes"),
@@ -110,6 +142,15 @@ def test_bad_arguments_are_errors(speech, tmp_path):
     ]:
         with pytest.raises(ValueError, match=message):
             score(**arguments)
+
+
+def test_numbers_of_numpy_and_torch_are_numbers(speech):
+    expected = score(speech, RATE)
+    for rate in (np.int64(RATE), np.float32(RATE), torch.tensor(RATE), np.array(RATE)):
+        assert score(speech, rate) == expected
+    assert score(speech, RATE, batch_size=np.int64(2)) == expected
+    assert score(speech[None], RATE, channel=np.int64(0)) == expected
+    assert score(speech[None], RATE, lengths=np.array([20000], np.uint16)).shape == (1,)
 
 
 def test_a_single_file_that_cannot_be_read_is_an_error_in_a_list_a_nan(tmp_path):
@@ -137,7 +178,11 @@ def test_channels_of_files_and_arrays(speech, noisy, write_wav):
     with pytest.warns(UserWarning, match="no channel 5"):
         assert math.isnan(score(path, channel=5))
     six = np.tile(speech, (6, 1))
-    assert score(six, RATE, channel="mean") == pytest.approx(score(speech, RATE), abs=1e-4)
+    six_file = write_wav("six.wav", six.T, subtype="FLOAT")
+    for mos in (score(six, RATE, channel="mean"), score(six_file), score(six_file, channel=5)):
+        assert mos == pytest.approx(score(speech, RATE), abs=1e-4)
+    with pytest.warns(UserWarning, match="has no channels"):
+        assert math.isnan(score(np.zeros((0, RATE)), RATE, channel="mean"))
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])

@@ -49,7 +49,8 @@ def test_padded_batches_score_as_their_clips(batch):
         row[n:] = 0.9
     alone = [score(row[:n], RATE) for row, n in zip(batch, lengths, strict=True)]
     assert JSQAMetric(RATE)(padded, lengths=lengths).item() == pytest.approx(np.mean(alone), abs=1e-5)
-    assert JSQAMetric(RATE)(padded[1], lengths=lengths[1]).item() == pytest.approx(alone[1], abs=1e-5)
+    for length in (lengths[1], lengths[1:2], 20000, np.int64(20000)):
+        assert JSQAMetric(RATE)(padded[1], lengths=length).item() == pytest.approx(alone[1], abs=1e-5)
 
 
 def test_clips_that_cannot_be_scored_are_left_out_with_a_warning(batch):
@@ -87,6 +88,13 @@ def test_hash_pickle_clone_and_script(batch):
         twin.update(batch)
         assert twin.compute().item() == pytest.approx(expected.item(), abs=1e-5)
     torch.jit.script(metric)
+    every = JSQAMetric(RATE, reduction="none")
+    every.update(batch)
+    for twin in (pickle.loads(pickle.dumps(every)), every.clone()):
+        assert torch.equal(twin.compute(), every.compute())
+    every.reset()
+    assert every.scores == []
+    assert every.compute().shape == (0,)
 
 
 @pytest.mark.skipif(not hasattr(JSQAMetric, "merge_state"), reason="came with torchmetrics 1.5")
@@ -107,6 +115,21 @@ def test_in_a_collection_beside_metrics_with_a_reference(batch):
     collection.reset()
     collection.update(preds=batch, target=target)
     assert collection.compute()["mos"].item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_in_a_collection_beside_pesq_and_stoi(batch):
+    pytest.importorskip("pesq", reason="needs the extra `train` or `bench`")
+    from torchmetrics.audio import PerceptualEvaluationSpeechQuality
+
+    peers = [PerceptualEvaluationSpeechQuality(RATE, "wb"), ShortTimeObjectiveIntelligibility(RATE)]
+    collection, target = MetricCollection([JSQAMetric(RATE), *peers]), batch[:1].expand_as(batch)
+    expected = score(batch, RATE).mean().item()
+    collection.update(batch, target)
+    collection.update(preds=batch, target=target)
+    values = collection.compute()
+    assert len(values) == 3
+    assert values["JSQAMetric"].item() == pytest.approx(expected, abs=1e-5)
+    assert all(value.ndim == 0 for value in values.values())
 
 
 def test_in_a_tracker(batch):
@@ -133,6 +156,7 @@ def test_wrong_arguments():
         ({"sample_rate": None}, "`sample_rate`"),
         ({"sample_rate": RATE, "reduction": "sum"}, "`reduction`"),
         ({"sample_rate": RATE, "model": nn.Linear(1, 1)}, "`model`"),
+        ({"sample_rate": RATE, "batch_size": 0}, "`batch_size`"),
     ]:
         with pytest.raises(ValueError, match=message):
             JSQAMetric(**arguments)

@@ -93,17 +93,21 @@ def test_dataloader_workers_score_alike(speech, method):
     lengths=st.lists(st.integers(1600, 24000), min_size=1, max_size=5),
     dtype=st.sampled_from(["float32", "float64", "int16"]),
     padding=st.floats(-1, 1),
+    leading=st.sampled_from([(-1,), (1, -1), (-1, 1, 1)]),
+    kind=st.sampled_from([np.asarray, torch.from_numpy]),
     seed=st.integers(0, 2**16),
 )
-def test_any_batch_scores_as_its_clips_one_by_one(lengths, dtype, padding, seed):
+def test_any_batch_scores_as_its_clips_one_by_one(lengths, dtype, padding, leading, kind, seed):
     rng = np.random.default_rng(seed)
     scale = 20000 if dtype == "int16" else 0.6
     batch = np.full((len(lengths), max(lengths) + 100), padding * scale).astype(dtype)
     for row, n in zip(batch, lengths, strict=True):
         row[:n] = (rng.standard_normal(n) * rng.uniform(0.01, 0.2) * scale).astype(dtype)
-    together = score(batch, 16000, lengths=lengths)
+    shaped = np.array(lengths).reshape(leading)
+    together = score(kind(batch.reshape(*leading, batch.shape[1])), 16000, lengths=kind(shaped))
     alone = [score(row[:n], 16000) for row, n in zip(batch, lengths, strict=True)]
-    np.testing.assert_allclose(together, alone, atol=1e-5)
+    assert together.shape == shaped.shape
+    np.testing.assert_allclose(together.reshape(-1), alone, atol=1e-5)
 
 
 def test_public_names_are_documented():

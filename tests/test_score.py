@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -161,18 +162,19 @@ def test_where_nothing_can_be_scored_the_gradient_is_zero(fill):
         assert (wav.grad == 0).all()
 
 
-def test_mixed_precision_around_changes_neither_score_nor_gradient(speech):
+@pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000])  # the resampler must keep its precision as well
+def test_mixed_precision_around_changes_neither_score_nor_gradient(speech, rate):
     tensor = torch.from_numpy(speech)
     with torch.autocast("cpu", torch.bfloat16):
-        inside = score(tensor, RATE)
+        inside = score(tensor, rate)
         wav = tensor.clone().requires_grad_()
-        loss = score(wav, RATE)
+        loss = score(wav, rate)
     loss.backward()
-    assert inside == score(tensor, RATE)
+    assert inside == score(tensor, rate)
     outside = tensor.clone().requires_grad_()
-    score(outside, RATE).backward()
+    score(outside, rate).backward()
     torch.testing.assert_close(wav.grad, outside.grad)
-    assert score(tensor.bfloat16(), RATE) == pytest.approx(score(tensor, RATE), abs=0.3)
+    assert score(tensor.bfloat16(), rate) == pytest.approx(score(tensor, rate), abs=0.3)
 
 
 def test_inference_mode_first_does_not_spoil_later_gradients(speech):
@@ -202,9 +204,17 @@ def test_a_loaded_model_can_be_passed(speech):
         score(speech, RATE, model=JSQAModel(ModelConfig(width=4)))
 
 
-def test_threads_seed_and_dtype_are_left_alone(speech):
+def test_no_global_state_is_changed(speech):
+    score(speech, RATE)  # what torch and others set up at first use is not ours
     threads, state = torch.get_num_threads(), torch.random.get_rng_state()
-    score(speech, RATE)
+    filters, numpy_state = list(warnings.filters), np.random.get_state()[1].copy()
+    score(torch.from_numpy(speech).requires_grad_(), 44100).backward()
+    with pytest.warns(UserWarning, match="silent"):
+        score(np.zeros(RATE), RATE)
+    assert torch.is_grad_enabled()
+    assert not torch.is_inference_mode_enabled()
+    assert warnings.filters == filters
+    assert (np.random.get_state()[1] == numpy_state).all()
     assert torch.get_num_threads() == threads
     assert (torch.random.get_rng_state() == state).all()
     assert torch.get_default_dtype() == torch.float32

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from jsqa_metric import JSQAModel, ModelConfig, load_model, score
+from jsqa_metric.bandwidth import bandwidth_share
 from jsqa_metric.hub import write_folder
 
 if importlib.util.find_spec("distillmos") is None or importlib.util.find_spec("av") is None:
@@ -17,7 +18,7 @@ if importlib.util.find_spec("distillmos") is None or importlib.util.find_spec("a
 
 from jsqa_metric.model import LOG_STD
 from training import ablation, build_set, publish, train
-from training.data.bandwidth import SIMULATION_RATE, bandwidth_share, measured_bandwidth_hz, widen
+from training.data.bandwidth import SIMULATION_RATE, measured_bandwidth_hz, widen
 from training.data.channel import band_limit
 from training.data.corpus import SAMPLE_RATE, change_rate
 from training.data.enhance import deep_filter

@@ -10,7 +10,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from training.checkpoints import load_encoder
 from training.losses import contrastive_regression
-from training.pretrain import projection_head
+from training.projection import projection_head, unit_embedding
 from training.regression import Regression
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -74,8 +74,8 @@ class ContrastiveRegression(FineTuning):
     """SCOREQ's first stage: embeddings whose distances follow the differences in MOS.
 
     Validation is SCOREQ's non-matching-reference mode: the score of a clip is minus the distance of its embedding
-    to the mean embedding of the best-rated tenth, so there is only a correlation to report. For the no-reference
-    mode, fine-tune with `pretrained` and `freeze_layers=-1`.
+    to the mean embedding of the best-rated tenth, so there is only a correlation to report; `NonMatching` makes it
+    a metric. For the no-reference mode, fine-tune with `pretrained` and `freeze_layers=-1`.
 
     Args:
         model: Entries of `ModelConfig`; its head takes no part.
@@ -101,7 +101,7 @@ class ContrastiveRegression(FineTuning):
 
     def embed(self, wav: Tensor, lengths: Tensor) -> Tensor:
         """Projected embeddings of unit length, `(batch, embedding_size // 4)`."""
-        return F.normalize(self.projection(self.model.embed(wav, lengths)).float(), dim=1)
+        return unit_embedding(self.model, self.projection, wav, lengths)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Contrastive loss of a batch."""

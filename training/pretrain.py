@@ -12,13 +12,7 @@ from torch import Tensor, nn
 from jsqa_metric import JSQAModel, ModelConfig
 from training.checkpoints import FirstPlateau
 from training.losses import nt_xent
-
-
-def projection_head(size: int, dropout: float = 0.1) -> nn.Sequential:
-    """The paper's optional head: two layers that each halve the width; leaky ReLU and dropout on the first."""
-    return nn.Sequential(
-        nn.Linear(size, size // 2), nn.LeakyReLU(), nn.Dropout(dropout), nn.Linear(size // 2, size // 4)
-    )
+from training.projection import projection_head
 
 
 class Pretraining(lightning.LightningModule):

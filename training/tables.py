@@ -27,14 +27,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.stats import pearsonr, spearmanr
+from torch import nn
 from torch.utils.data import DataLoader
 
-from jsqa_metric import JSQAModel
 from training.checkpoints import read_model
 from training.data.labelled import collate
 from training.data.modules import RatedSet, simulated_as_rated
 from training.data.readers import RatedClip, open_rated
-from training.train import train
+from training.train import train, train_once
 
 ENCODERS: dict[str, dict[str, Any]] = {
     "spectrogram": {"encoder": "spectrogram", "width": 32, "channels": 128, "layers": 2},
@@ -77,8 +77,8 @@ def measures(predicted: NDArray[np.float64], mos: NDArray[np.float64]) -> dict[s
 
 
 @torch.inference_mode()
-def evaluate(model: JSQAModel, rated: RatedSet, batch_size: int = 8) -> dict[str, float]:
-    """Agreement of a model with the ratings of a set."""
+def evaluate(model: nn.Module, rated: RatedSet, batch_size: int = 8) -> dict[str, float]:
+    """Agreement of a model's scores with the ratings of a set."""
     device = next(model.parameters()).device
     predicted, mos = [], []
     for wav, lengths, targets in DataLoader(rated, batch_size, collate_fn=collate):
@@ -91,23 +91,19 @@ def pretrain(cell: Cell, args: argparse.Namespace) -> Path | None:
     """Checkpoint of the pretrained encoder of a cell; made once for all amounts of labelled data."""
     if cell.pretraining == "none":
         return None
-    folder = args.runs / f"pretrain-{cell.encoder}-{cell.pretraining}-{cell.seed}"
-    if not (folder / "done").exists():
-        recipe = {
-            "task": "jsqa_pretrain",
-            "seed": cell.seed,
-            "data": {
-                "speech": args.speech,
-                "noise": args.noise,
-                "seconds": (args.pair_seconds, args.pair_seconds),
-                "pairs_per_epoch": args.pretrain_pairs,
-            },
-            "module": {"model": ENCODERS[cell.encoder], "projection": cell.pretraining == "jnd+projection"},
-            "trainer": {"max_epochs": args.pretrain_epochs} | _trainer(args),
-        }
-        train(recipe, folder)
-        (folder / "done").touch()
-    return folder / "best.ckpt"
+    recipe = {
+        "task": "jsqa_pretrain",
+        "seed": cell.seed,
+        "data": {
+            "speech": args.speech,
+            "noise": args.noise,
+            "seconds": (args.pair_seconds, args.pair_seconds),
+            "pairs_per_epoch": args.pretrain_pairs,
+        },
+        "module": {"model": ENCODERS[cell.encoder], "projection": cell.pretraining == "jnd+projection"},
+        "trainer": {"max_epochs": args.pretrain_epochs} | _trainer(args),
+    }
+    return train_once(recipe, args.runs / f"pretrain-{cell.encoder}-{cell.pretraining}-{cell.seed}")
 
 
 def finetune(cell: Cell, args: argparse.Namespace) -> Path:

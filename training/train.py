@@ -88,6 +88,15 @@ def train(recipe: dict[str, Any], out: Path) -> Path:
     return best
 
 
+def train_once(recipe: dict[str, Any], out: Path) -> Path:
+    """Train unless it has been done to the end, for stages that others build on; returns the best checkpoint."""
+    done = out / "done"
+    if not done.exists():
+        train(recipe, out)
+        done.touch()
+    return out / "best.ckpt"
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of `python -m training.train`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

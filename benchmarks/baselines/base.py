@@ -91,6 +91,11 @@ class Baseline:
         raise NotImplementedError("not differentiable")
 
     @property
+    def spec(self) -> str:
+        """What `make` takes to make the same metric in another process."""
+        return self.name
+
+    @property
     def version(self) -> str:
         """Version of the package, and a hash of weights from elsewhere."""
         try:
@@ -103,7 +108,9 @@ class Baseline:
     @property
     def cache_key(self) -> str:
         """Changes whenever scores may: with the version, and with the code that makes them."""
-        code = [_code(part) for part in (type(self).load, type(self).score, read_mono, fit_rate)]
+        own = type(self)
+        helpers = [part for name, part in vars(own).items() if callable(part) and not hasattr(Baseline, name)]
+        code = [_code(part) for part in (own.load, own.score, read_mono, fit_rate, *helpers)]
         return hashlib.sha256(f"{self.name} {self.version} {code}".encode()).hexdigest()[:16]
 
 

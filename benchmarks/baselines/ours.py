@@ -22,9 +22,16 @@ class Ours(Baseline):
     devices = ("cpu", "cuda")
 
     def __init__(self, model: str = "default") -> None:
-        self.name = "jsqa" if model == "default" else Path(model).resolve().name
+        folder = Path(model).resolve()
+        # a run's model folder is called "model", which tells nothing
+        self.name = "jsqa" if model == "default" else folder.parent.name if folder.name == "model" else folder.name
         self.model, self.device = model, "cpu"
         self.files = tuple(fetch(model, local_files_only=True) / name for name in (WEIGHTS_NAME, CONFIG_NAME))
+
+    @property
+    def spec(self) -> str:
+        """Its name, or the folder."""
+        return self.name if self.model == "default" else self.model
 
     @property
     def version(self) -> str:

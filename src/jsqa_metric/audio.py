@@ -9,6 +9,7 @@ Conventions:
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ MAX_PEAK = 8.0
 SAMPLE_RATES = (2000, 768000)
 """Lowest and highest accepted rate, in Hz."""
 MAX_CHANNELS = 64
+UNSIGNED_ZERO = {getattr(torch, f"uint{n}"): 2.0 ** (n - 1) for n in (8, 16, 32) if hasattr(torch, f"uint{n}")}
+"""What silence is in unsigned samples; torch has those of 16 and 32 bits since 2.3."""
 
 Channel = str | int
 Array = np.ndarray[Any, Any]
@@ -116,12 +119,16 @@ def _reason(error: Exception) -> str:
 
 
 def _native(array: Array) -> Array:
-    """An own copy that torch takes: native byte order, positive strides, writable, no unsigned 16 or 32 bit."""
+    """An own copy that torch takes: native byte order, positive strides, writable, no unsigned 16 or 32 bit.
+
+    Floats wider than 64 bits are rounded.
+    """
     if array.dtype.kind == "u" and array.dtype.itemsize in (2, 4):
         bits = 8 * array.dtype.itemsize
         signed: Array = array.astype(np.float64) / 2 ** (bits - 1) - 1
         return signed.astype(np.float32)
-    dtype: np.dtype[Any] = array.dtype.newbyteorder("=")
+    wide = array.dtype.kind == "f" and array.dtype.itemsize > 8
+    dtype: np.dtype[Any] = np.dtype(np.float64) if wide else array.dtype.newbyteorder("=")
     return array.astype(dtype, order="C", copy=True)
 
 
@@ -129,8 +136,8 @@ def _to_full_scale(signal: Tensor) -> Tensor:
     """Float32 at full scale ±1."""
     if signal.is_floating_point():
         return signal.float()
-    if signal.dtype == torch.uint8:
-        return signal.float() / 128 - 1
+    if signal.dtype in UNSIGNED_ZERO:
+        return signal.float() / UNSIGNED_ZERO[signal.dtype] - 1
     if signal.dtype in (torch.int8, torch.int16, torch.int32):
         return signal.float() / -float(torch.iinfo(signal.dtype).min)
     raise ValueError(f"`audio` must be floating point or 8, 16 or 32 bit integer, got {signal.dtype}")
@@ -138,6 +145,8 @@ def _to_full_scale(signal: Tensor) -> Tensor:
 
 def _mix_down(signal: Any, channel: Channel) -> Any:
     """Mean of the channels of an array or tensor `(channels, time)`, or one of them."""
+    if signal.shape[0] == 0:
+        raise AudioError("has no channels")
     if channel == "mean":
         return signal.mean(0) if signal.shape[0] > 1 else signal[0]
     index = 0 if channel == "first" else int(channel)
@@ -152,10 +161,11 @@ def check_channel(channel: Channel) -> Channel:
     Raises:
         ValueError: If it is anything else.
     """
-    if channel in ("mean", "first"):
-        return channel
-    if not isinstance(channel, bool) and str(channel).isdigit():
-        return int(channel)
+    text = "" if isinstance(channel, bool) else str(channel)
+    if text in ("mean", "first"):
+        return text
+    if text.isdecimal() and text.isascii():
+        return int(text)
     raise ValueError(f"`channel` must be 'mean', 'first' or the number of a channel (0, 1, ...), got {channel!r}")
 
 
@@ -168,9 +178,13 @@ def check_sample_rate(sample_rate: float | None) -> int:
     low, high = SAMPLE_RATES
     if sample_rate is None:
         raise ValueError("`sample_rate` (Hz) is required for arrays and tensors: it is never guessed")
-    if isinstance(sample_rate, bool) or not float(sample_rate).is_integer() or not low <= sample_rate <= high:
+    try:
+        rate = math.nan if isinstance(sample_rate, (bool, str, bytes)) else float(sample_rate)
+    except (TypeError, ValueError, OverflowError):  # a list, several rates, a number without end
+        rate = math.nan
+    if not (low <= rate <= high and rate.is_integer()):
         raise AudioError(f"`sample_rate` must be a whole number of Hz from {low} to {high}, got {sample_rate!r}")
-    return int(sample_rate)
+    return int(rate)
 
 
 def check_clip(clip: Clip) -> None:

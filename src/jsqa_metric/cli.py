@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -61,11 +63,13 @@ def find_files(paths: Sequence[str], recursive: bool) -> list[str]:
         ValueError: If a folder holds no audio files.
     """
     found: set[str] = set()
+    unreadable: list[OSError] = []
     for path in paths:
         if not os.path.isdir(path):
             found.add(path)
             continue
-        here = set(_audio_files(path, recursive))
+        here = set(_audio_files(path, recursive, unreadable))
+        here |= {str(error.filename) for error in unreadable}  # a row that says so is better than silence
         if not here:
             hint = "" if recursive else " (-r goes into its folders)"
             raise ValueError(f"no audio files in {shown_path(path)!r}{hint}")
@@ -73,8 +77,9 @@ def find_files(paths: Sequence[str], recursive: bool) -> list[str]:
     return sorted(found)
 
 
-def _audio_files(folder: str, recursive: bool) -> Iterator[str]:
-    for place, folders, names in os.walk(folder):  # does not follow links to folders, so loops are no danger
+def _audio_files(folder: str, recursive: bool, unreadable: list[OSError]) -> Iterator[str]:
+    # does not follow links to folders, so loops are no danger
+    for place, folders, names in os.walk(folder, onerror=unreadable.append):
         if not recursive:
             folders.clear()
         yield from (os.path.join(place, n) for n in names if os.path.splitext(n)[1].lower() in AUDIO_SUFFIXES)
@@ -116,6 +121,10 @@ def _open_report(args: argparse.Namespace) -> Report:
         raise ValueError(f"the report must end in {', '.join(FORMATS)}, got {str(output)!r}")
     if not output.parent.is_dir():
         raise ValueError(f"no such folder: {str(output.parent)!r}")
+    if output.is_dir():
+        raise ValueError(f"the report is a folder: {str(output)!r}")
+    with tempfile.TemporaryFile(dir=output.parent):  # where nothing can be written, say so before the work
+        pass
     if not output.exists() or args.force and not args.resume:
         return Report(output, [])
     if not args.resume:
@@ -175,6 +184,11 @@ def self_test() -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of `jsqa-score`."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to stop
+        sys.stdout.reconfigure(errors="backslashreplace")
     parser = get_parser()
     args = parser.parse_args(arguments)
     if bool(args.paths) == args.self_test:

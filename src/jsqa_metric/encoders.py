@@ -1,7 +1,7 @@
 """The two encoders: waveform or spectrogram in, frames of features out, masked throughout.
 
 Both take `(batch, samples)` and lengths `(batch,)` in samples, and return features `(batch, channels, frames)`,
-zero outside the mask, and the mask `(batch, frames)`.
+zero outside the mask, the mask `(batch, frames)`, and what bandwidth beyond the features is worth `(batch,)`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from jsqa_metric.bandwidth import BandwidthGain
 from jsqa_metric.layers import MaskedConvolution, SelfAttention, apply_mask, length_mask
 
 
@@ -37,14 +38,14 @@ class WaveformEncoder(nn.Module):
             channels = new
         self.channels = channels
 
-    def forward(self, wav: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, wav: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Encode waveforms at the rate of the model."""
         features = wav[:, None]
         mask = length_mask(lengths, wav.shape[1])
         for convolution in self.convolutions:
             features, mask = convolution(features, mask)
             features = F.leaky_relu_(features, 0.2)
-        return features, mask
+        return features, mask, wav.new_ones(len(wav))
 
 
 TOP_HZ = 20000
@@ -71,23 +72,28 @@ def mel_filters(bands: int, n_fft: int, sample_rate: int) -> Tensor:
 class LogMel(nn.Module):
     """Log-mel power spectrogram: windows of 32 ms (Hann), a hop of 16 ms, dB relative to a full-scale sine.
 
-    Frame k is centred on sample `k * hop`; beyond its ends a clip counts as silence.
+    Frame k is centred on sample `k * hop`; beyond its ends a clip counts as silence. With a limit in Hz, the features
+    are those of a signal that ends there, and the bandwidth beyond is measured.
     """
 
     window: Tensor
     filters: Tensor
 
-    def __init__(self, sample_rate: int, bands: int) -> None:
+    def __init__(self, sample_rate: int, bands: int, limit_hz: int) -> None:
         super().__init__()
         self.hop = round(0.016 * sample_rate)
         self.n_fft = 2 * self.hop
         window = torch.hann_window(self.n_fft, dtype=torch.float32)
         self.register_buffer("window", window, persistent=False)
-        self.register_buffer("filters", mel_filters(bands, self.n_fft, sample_rate), persistent=False)
+        filters = mel_filters(bands, self.n_fft, sample_rate)
+        if limit_hz:
+            filters[:, math.ceil(limit_hz * self.n_fft / sample_rate) :] = 0
+        self.register_buffer("filters", filters, persistent=False)
+        self.gain = BandwidthGain(self.n_fft, sample_rate) if limit_hz else None
         self.scale = (2 / float(window.sum())) ** 2
 
-    def forward(self, wav: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """`(batch, samples)` to `(batch, bands, frames)`, about -2..2, and its mask."""
+    def forward(self, wav: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`(batch, samples)` to `(batch, bands, frames)`, about -2..2, its mask, and the gain by bandwidth."""
         half = self.n_fft // 2
         # as many zeros after each clip as a lone one gets from the padding
         spectrum = torch.stft(
@@ -96,7 +102,8 @@ class LogMel(nn.Module):
         power = spectrum.real.square() + spectrum.imag.square()  # not abs(): finite gradient at zero
         level_db = 10 * torch.log10((self.filters * self.scale) @ power + 1e-10)
         mask = length_mask(lengths // self.hop + 1, level_db.shape[-1])
-        return apply_mask((level_db + 50) / 25, mask), mask
+        gain = wav.new_ones(len(wav)) if self.gain is None else self.gain(power, mask)
+        return apply_mask((level_db + 50) / 25, mask), mask, gain
 
 
 class SpectrogramEncoder(nn.Module):
@@ -109,11 +116,14 @@ class SpectrogramEncoder(nn.Module):
         channels: Features per frame.
         layers: Self-attention layers.
         dropout: Share of features dropped in training.
+        limit_hz: See `LogMel`; 0 for none.
     """
 
-    def __init__(self, sample_rate: int, bands: int, width: int, channels: int, layers: int, dropout: float) -> None:
+    def __init__(
+        self, sample_rate: int, bands: int, width: int, channels: int, layers: int, dropout: float, limit_hz: int = 0
+    ) -> None:
         super().__init__()
-        self.front_end = LogMel(sample_rate, bands)
+        self.front_end = LogMel(sample_rate, bands, limit_hz)
         plan = [(width, (2, 1)), (width, (2, 2)), (2 * width, (1, 1)), (2 * width, (2, 1)), (4 * width, (2, 2))]
         self.convolutions, last = nn.ModuleList(), 1
         for new, stride in plan:
@@ -125,9 +135,9 @@ class SpectrogramEncoder(nn.Module):
         self.norm = nn.LayerNorm(channels)
         self.channels = channels
 
-    def forward(self, wav: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, wav: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Encode waveforms at the rate of the model."""
-        features, mask = self.front_end(wav, lengths)
+        features, mask, gain = self.front_end(wav, lengths)
         features = features[:, None]
         for convolution in self.convolutions:
             features, mask = convolution(features, mask)
@@ -135,4 +145,4 @@ class SpectrogramEncoder(nn.Module):
         frames = self.dropout(self.flatten(features.flatten(1, 2).transpose(1, 2)))
         for layer in self.attention:
             frames = layer(frames, mask)
-        return apply_mask(self.norm(frames).transpose(1, 2), mask), mask
+        return apply_mask(self.norm(frames).transpose(1, 2), mask), mask, gain

@@ -120,9 +120,10 @@ def _score_windows(jobs: list[_Job], model: JSQAModel, device: torch.device) -> 
     sound = [pair for pair, peak in zip(read, peaks, strict=True) if not pair[0].error and peak >= au.SILENCE_PEAK]
     if not sound:
         return
-    wav, lengths = _resample_batch([signal for _, signal in sound], [job.rate for job, _ in sound], model.sample_rate)
-    # the trainer's mixed precision is not ours: a score does not depend on where it is computed
+    signals, rates = [signal for _, signal in sound], [job.rate for job, _ in sound]
+    # the trainer's mixed precision is not ours, nor the resampler's: a score does not depend on where it is computed
     with torch.autocast(device.type, enabled=False):
+        wav, lengths = _resample_batch(signals, rates, model.sample_rate)
         scores, stds = model.predict_with_std(wav, lengths)
     values = scores.detach().tolist(), stds.detach().tolist()
     for (job, _), score, mos, std in zip(sound, scores.unbind(), *values, strict=True):

@@ -30,8 +30,12 @@ def _array_clips(
 ) -> tuple[list[au.Clip], tuple[int, ...]]:
     """The clips of an array `(..., time)`, or `(..., channels, time)` if a channel is chosen, and their shape."""
     needed = 1 if channel is None else 2
+    if isinstance(data, Tensor) and (data.layout != torch.strided or data.is_nested or data.is_meta):
+        raise ValueError("`audio` must be a dense tensor with data: not sparse, nested or on the device 'meta'")
     if data.ndim < needed:
         raise ValueError(f"`audio` must have at least {needed} axes, the last one time, got shape {tuple(data.shape)}")
+    if isinstance(data, np.ndarray):
+        data = np.asarray(data)  # a matrix would never lose its second axis
     kind = data.dtype.kind if isinstance(data, np.ndarray) else ("c" if data.is_complex() else "")
     if kind and kind not in "fiu" or data.dtype in (np.int64, np.uint64, torch.int64, torch.bool):
         raise ValueError(f"`audio` must be floating point or 8, 16 or 32 bit integer, got {data.dtype}")
@@ -45,7 +49,10 @@ def _array_clips(
 def _check_lengths(lengths: Any, shape: tuple[int, ...], time: int) -> list[int]:
     if lengths is None:
         return [time] * math.prod(shape)
-    values = np.asarray(lengths.cpu() if isinstance(lengths, Tensor) else lengths)
+    try:
+        values = np.asarray(lengths.cpu() if isinstance(lengths, Tensor) else lengths)
+    except ValueError as error:  # rows of different lengths
+        raise ValueError(f"`lengths` must be whole numbers of samples of shape {shape}, got {lengths!r}") from error
     if values.dtype.kind not in "iu" or values.shape != shape:
         raise ValueError(
             f"`lengths` must be whole numbers of samples of shape {shape}, got {values.dtype} of shape {values.shape}"
@@ -53,6 +60,17 @@ def _check_lengths(lengths: Any, shape: tuple[int, ...], time: int) -> list[int]
     if values.size and not 0 <= values.min() <= values.max() <= time:
         raise ValueError(f"`lengths` must lie between 0 and {time}, got {values.min()} to {values.max()}")
     return [int(v) for v in values.reshape(-1)]
+
+
+def check_batch_size(batch_size: int) -> int:
+    """Return a valid number of windows.
+
+    Raises:
+        ValueError: If it is not a whole number from 1 on.
+    """
+    if isinstance(batch_size, (bool, np.bool_)) or not hasattr(batch_size, "__index__") or int(batch_size) < 1:
+        raise ValueError(f"`batch_size` must be a positive whole number, got {batch_size!r}")
+    return int(batch_size)
 
 
 def score(
@@ -105,8 +123,7 @@ def score(
     >>> score(noise[0], sample_rate=16000) < 2
     True
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"`batch_size` must be a positive whole number, got {batch_size!r}")
+    batch_size = check_batch_size(batch_size)
     channel = None if channel is None else au.check_channel(channel)
     sources, shape, template = _sources(audio, sample_rate, lengths, channel)
     network = _network(model, device, template)
@@ -139,7 +156,8 @@ def _fits_one_window(sources: list[Source], network: JSQAModel) -> bool:
 def _network(model: str | os.PathLike[str] | JSQAModel, device: Any, template: Any) -> JSQAModel:
     """The model where it is to compute; one that is passed stays where it is."""
     if not isinstance(model, JSQAModel):
-        return load_model(model, device or (template.device if isinstance(template, Tensor) else "cpu"))
+        place = template.device if isinstance(template, Tensor) else "cpu"
+        return load_model(model, place if device is None else device)
     if model.training:
         raise ValueError("`model` is in training mode: call its `eval()` first")
     if device is not None and resolve_device(device).type != next(model.parameters()).device.type:
@@ -151,6 +169,8 @@ def _sources(
     audio: Any, sample_rate: float | None, lengths: Any, channel: au.Channel | None
 ) -> tuple[list[Source], tuple[int, ...] | None, Any]:
     """What to score, the shape of the result (None for one clip), and an input to model the output on."""
+    if lengths is not None and not isinstance(audio, (np.ndarray, Tensor)):
+        raise ValueError("`lengths` belongs to a padded array or tensor: files and clips in a list have their own")
     if au.is_path(audio):
         clip = au.FileClip(audio, channel or "mean")  # a single file that cannot be opened is an error, not a NaN
         return [clip], None, None
@@ -159,8 +179,6 @@ def _sources(
         return list(clips), shape or None, audio
     if not isinstance(audio, (list, tuple)):
         raise ValueError(f"`audio` must be a path, an array, a tensor or a list of them, got {type(audio).__name__}")
-    if lengths is not None:
-        raise ValueError("`lengths` belongs to a padded array or tensor: clips in a list have their own lengths")
     if all(au.is_path(item) for item in audio):
         return list(audio), (len(audio),), None
     if not (all(isinstance(i, np.ndarray) for i in audio) or all(isinstance(i, Tensor) for i in audio)):

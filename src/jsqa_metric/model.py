@@ -32,6 +32,8 @@ class ModelConfig:
         channels: Features per frame (spectrogram only).
         layers: Self-attention layers (spectrogram only).
         dropout: In training.
+        limit_hz: The network looks at the spectrum up to here, and bandwidth beyond is measured and scales the MOS
+            (spectrogram only; 0: the network looks at all of it).
         tasks: What the head predicts after the MOS, standardised; for training and analysis.
         window_seconds: Longer clips are scored in windows of this length.
         revision: Name of this set of weights.
@@ -45,6 +47,7 @@ class ModelConfig:
     channels: int = 128
     layers: int = 2
     dropout: float = 0.1
+    limit_hz: int = 0
     tasks: tuple[str, ...] = ()
     window_seconds: float = 12.0
     revision: str = ""
@@ -99,7 +102,13 @@ class JSQAModel(nn.Module, PyTorchModelHubMixin, library_name="jsqa_metric", tag
             self.encoder = encoder
         else:
             self.encoder = SpectrogramEncoder(
-                config.sample_rate, config.bands, config.width, config.channels, config.layers, config.dropout
+                config.sample_rate,
+                config.bands,
+                config.width,
+                config.channels,
+                config.layers,
+                config.dropout,
+                config.limit_hz,
             )
             self.pooling, size = AttentionPooling(config.channels), 3 * config.channels
             hidden = [config.channels]
@@ -127,19 +136,25 @@ class JSQAModel(nn.Module, PyTorchModelHubMixin, library_name="jsqa_metric", tag
             - lengths: `(batch,)`
             - return: `(batch, embedding_size)`
         """
+        return self._encode(wav, lengths)[0]
+
+    def _encode(self, wav: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Embeddings, and what bandwidth that they do not know of is worth: `(batch,)`."""
         if lengths is None:
             lengths = torch.full((wav.shape[0],), wav.shape[1], device=wav.device)
         wav = apply_mask(wav[:, None], length_mask(lengths, wav.shape[1]))[:, 0]
-        features, mask = self.encoder(wav, lengths)
-        embedding: Tensor = self.pooling(features, mask)
-        return embedding
+        features, mask, gain = self.encoder(wav, lengths)
+        return self.pooling(features, mask), gain
 
     def predict(self, wav: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """MOS `(batch,)`, and the standardised tasks `(batch, len(config.tasks))`."""
-        return self.judge(self.embed(wav, lengths))
+        embedding, gain = self._encode(wav, lengths)
+        mos, tasks = self.judge(embedding)
+        low, high = MOS_RANGE
+        return (low + (mos - low) * gain).clamp(max=high), tasks
 
     def judge(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
-        """What `predict` returns, for embeddings `(batch, embedding_size)`."""
+        """What `predict` returns but for the bandwidth, for embeddings `(batch, embedding_size)`."""
         outputs = self.head(embedding)
         low, high = MOS_RANGE
         return low + (high - low) * torch.sigmoid(outputs[:, 0]), outputs[:, 1:]

@@ -21,8 +21,8 @@ Row = dict[str, Any]
 
 
 def shown_path(path: str) -> str:
-    """A path as text that any reader of UTF-8 accepts: stray bytes are written as backslash escapes."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    """A path as text that any reader accepts: stray bytes and carriage returns are written as backslash escapes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace").replace("\r", "\\r")
 
 
 def make_row(path: str, details: ScoreDetails) -> Row:
@@ -75,9 +75,17 @@ def read_report(path: Path) -> list[Row]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = _parse(file, path.suffix)
-        return [{column: row[column] for column in COLUMNS} for row in rows]
-    except (ValueError, KeyError, TypeError) as error:
+        return [_checked({column: row[column] for column in COLUMNS}) for row in rows]
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
         raise ValueError(f"{path} is no report of jsqa-score: {error!r}") from error
+
+
+def _checked(row: Row) -> Row:
+    mos = row["mos"]
+    scored = isinstance(mos, (int, float)) and math.isfinite(mos)
+    if not isinstance(row["path"], str) or not isinstance(row["status"], str) or scored != (row["status"] == "ok"):
+        raise ValueError(f"a row is damaged: {row}")
+    return row
 
 
 def _parse(file: TextIO, suffix: str) -> list[Row]:
@@ -88,7 +96,7 @@ def _parse(file: TextIO, suffix: str) -> list[Row]:
         return [json.loads(line) for line in file]
     numbers = {"mos": float, "duration_s": float, "sample_rate": int}
     return [
-        {key: (numbers.get(key, str)(value) if value else None) for key, value in row.items()}
+        {key: (numbers[key](value) if value else None) if key in numbers else value for key, value in row.items()}
         for row in csv.DictReader(file)
     ]
 

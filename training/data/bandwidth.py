@@ -1,4 +1,4 @@
-"""Audio bandwidth: clean speech widened to full band, the bandwidth a codec leaves, and what each one is worth.
+"""Audio bandwidth: clean speech widened to full band, and the bandwidth that a codec leaves.
 
 The clean speech at hand ends at 8 kHz, but listeners hear, and files hold, up to 20 kHz. Above 8 kHz speech is
 little more than the noise of its fricatives, so that a copy of the band below, tilted, is a fair stand-in.
@@ -14,10 +14,6 @@ from training.data.corpus import SAMPLE_RATE, Signal, change_rate
 
 SIMULATION_RATE = 48000
 """Rate at which damage is simulated, in Hz."""
-WIDE_BAND_SHARE = 129 / 148
-"""Transmission rating of wideband (up to 8 kHz) relative to fullband speech: ITU-T G.107.1 and G.107.2."""
-BAND_EDGES_HZ = (8000.0, 20000.0)
-"""Between wideband and fullband."""
 
 
 def widen(speech: Signal, rng: np.random.Generator) -> Signal:
@@ -47,19 +43,3 @@ def measured_bandwidth_hz(before: Signal, after: Signal) -> float:
         powers.append(power.reshape(40, 10).mean(axis=1))
     passed = np.flatnonzero((powers[1] > powers[0] * 10**-1.5) & (powers[0] > powers[0].max() * 1e-9))
     return float(500 * (passed[-1] + 1)) if passed.size else 0.0
-
-
-def bandwidth_share(bandwidth_hz: float) -> float:
-    """What is left of the range from bad to excellent when nothing else is wrong.
-
-    1 at fullband, `WIDE_BAND_SHARE` at 8 kHz, linear in Bark between. It stays there below 8 kHz, where the
-    teachers hear what is missing.
-    """
-    low, high = (_bark(edge) for edge in BAND_EDGES_HZ)
-    position = (_bark(bandwidth_hz) - low) / (high - low)
-    return WIDE_BAND_SHARE + (1 - WIDE_BAND_SHARE) * float(np.clip(position, 0, 1))
-
-
-def _bark(frequency_hz: float) -> float:
-    """Traunmüller 1990."""
-    return 26.81 * frequency_hz / (1960 + frequency_hz) - 0.53

@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
 from jsqa_metric.audio import resample
-from training.data.bandwidth import bandwidth_share
+from jsqa_metric.bandwidth import bandwidth_share
 from training.data.corpus import SAMPLE_RATE
 from training.data.loading import training_loader
 from training.teachers import TEACHERS

@@ -1,0 +1,74 @@
+"""The score as a loss: gradients that are finite for every clip, and right."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+import torch
+
+from jsqa_metric import JSQAMetric, score
+
+RATE = 16000
+
+
+def clip_of(kind: str, speech: np.ndarray) -> torch.Tensor:
+    noise = 0.1 * np.random.default_rng(0).standard_normal(RATE)
+    click = np.where(np.arange(RATE) == 5000, 0.5, 0.0)
+    clips = {
+        "speech": speech[:32000],
+        "noise": noise,
+        "one click in digital silence": click,
+        "speech after digital silence": np.concatenate([np.zeros(RATE), speech[:RATE]]),
+        "barely over silence": speech / np.abs(speech).max() * 1.1e-4,
+        "over full scale": speech / np.abs(speech).max() * 7,
+        "constant": np.full(RATE, 0.3),
+        "square": np.sign(noise),
+        "shortest": speech[8000:9600],
+        "several windows": np.tile(speech, 6)[: 25 * RATE],
+    }
+    return torch.from_numpy(clips[kind].astype(np.float32))
+
+
+KINDS = [
+    "speech", "noise", "one click in digital silence", "speech after digital silence", "barely over silence",
+    "over full scale", "constant", "square", "shortest", "several windows",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 48000])
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_are_finite_for_every_clip(speech, kind, rate):
+    if kind == "shortest" and rate == 48000:
+        pytest.skip("is shorter than 0.1 s at this rate")
+    wav = clip_of(kind, speech).requires_grad_()
+    score(wav, rate).backward()
+    assert wav.grad.isfinite().all()
+    assert wav.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("kind", ["speech", "one click in digital silence", "shortest"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_gradients_are_finite_in_every_precision(speech, kind, dtype, autocast):
+    wav = clip_of(kind, speech).to(dtype).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16) if autocast else nullcontext():
+        loss = -JSQAMetric(RATE)(wav[None])
+    loss.backward()
+    assert wav.grad.dtype == dtype
+    assert wav.grad.isfinite().all()
+    assert wav.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100])
+def test_the_gradient_predicts_the_change_of_the_score(noisy, rate):
+    # gradcheck through `score` is out of reach, as it computes in float32; the direction of the gradient is where
+    # a change stands out most from rounding
+    wav = torch.from_numpy(noisy[20000 : 20000 + rate].copy()).requires_grad_()
+    score(wav, rate).backward()
+    steepness = wav.grad.norm()
+    step = 1e-3 / steepness * wav.grad / steepness
+    with torch.no_grad():
+        change = score(wav + step, rate) - score(wav - step, rate)
+    assert change == pytest.approx(2e-3, rel=0.1)

@@ -1,0 +1,79 @@
+"""Promises of the README, in its words, that no other test has for its subject."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import soundfile as sf
+import torch
+from conftest import ROOT
+
+from jsqa_metric import JSQAMetric, load_model, score
+from jsqa_metric.cli import main
+from jsqa_metric.hub import write_folder
+
+RATE = 16000
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_from_the_degraded_signal_alone(speech, noisy):
+    wav, reference = torch.from_numpy(noisy[None, :32000]), torch.from_numpy(speech[None, :32000])
+    scores = [JSQAMetric(RATE)(wav, target) for target in (None, reference, torch.zeros(3), "nothing")]
+    assert len(set(map(float, scores))) == 1
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.5, 3, 11.99, 12, 12.01, 40])
+def test_any_length(speech, seconds):
+    clip = torch.from_numpy(speech).roll(-8000).repeat(8)[: int(seconds * RATE)]
+    assert 1 <= score(clip, RATE) <= 5
+
+
+def test_two_to_768_khz(speech):
+    for rate in (2000, 768000):
+        assert 1 <= score(speech, rate) <= 5
+    for rate in (1999, 768001):
+        with pytest.raises(ValueError, match=f"from 2000 to 768000, got {rate}"):
+            score(speech, rate)
+
+
+def test_the_rate_is_never_guessed(speech):
+    tensor = torch.from_numpy(speech)
+    for audio in (speech, tensor, [speech], [tensor], speech[None]):
+        with pytest.raises(ValueError, match="`sample_rate`.*never guessed"):
+            score(audio)
+    with pytest.raises(TypeError, match="sample_rate"):
+        JSQAMetric()
+
+
+def test_it_punishes_low_level(speech):
+    assert score(speech / 10, RATE) < score(speech, RATE) - 0.3
+
+
+def test_offline_the_cache_is_used_and_a_miss_says_what_to_do(capsys):
+    clip = str(ROOT / "examples" / "english_clean.flac")
+    assert main([clip, "--offline", "--model", "nobody/has-this-model", "--revision", "0" * 40]) == 2
+    captured = capsys.readouterr()
+    assert "cannot get model 'nobody/has-this-model'" in captured.err
+    assert captured.out == ""
+
+
+def test_the_code_in_the_readme_runs(tmp_path, monkeypatch, speech):
+    lightning = pytest.importorskip("lightning", reason="needs the extra `test`")
+    monkeypatch.chdir(tmp_path)
+    for name in ("enhanced.wav", "clip.flac", "a.wav", "b.mp3", "talk.wav"):
+        sf.write(name, speech, RATE)
+    write_folder(load_model(), tmp_path / "path" / "to" / "folder")
+    clips = torch.from_numpy(speech[:48000].reshape(3, 16000))
+    known = dict.fromkeys(("batch", "waveforms", "padded"), clips)
+    known |= {"lengths": torch.tensor([16000, 12000, 8000]), "lightning": lightning}
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) >= 4
+    for block in blocks:
+        code = "\n".join(line for line in block.splitlines() if "owner/name" not in line)  # needs a network
+        scope = dict(known)
+        exec(compile(code, "README.md", "exec"), scope)
+        if "Enhancer" in scope:
+            module = scope["Enhancer"]()
+            assert list(module.parameters()) == []
+            assert module.state_dict() == {}
