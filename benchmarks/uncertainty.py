@@ -41,7 +41,7 @@ def expected_and_made(rated: RatedSet, model: str) -> pd.DataFrame:
 
 def groups(table: pd.DataFrame) -> pd.DataFrame:
     """Expected deviation and error of each group, both as root mean squares."""
-    parts = np.array_split(table.sort_values("std"), GROUPS)
+    parts = [table.iloc[part] for part in np.array_split(table["std"].to_numpy().argsort(), GROUPS)]
     rows = [(i + 1, len(p), *(np.sqrt((p[c] ** 2).mean()) for c in ("std", "error"))) for i, p in enumerate(parts)]
     return pd.DataFrame(rows, columns=["group", "clips", "expected", "made"])
 

@@ -219,7 +219,7 @@ def test_sets_of_one_name_are_refused(folder, tmp_path):
 def test_curves_leave_out_what_cannot_run(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "make", {"loudness": Loudness(), "missing": Missing()}.get)
     monkeypatch.setattr(curves, "CURVES", {"gain_db": curves.CURVES["gain_db"]})
-    curves.main([str(folder), "--baselines", "missing,loudness", "--out", str(tmp_path / "out")])
+    curves.main([str(folder), "--match", "*.wav", "--baselines", "missing,loudness", "--out", str(tmp_path / "out")])
     page = (tmp_path / "out" / "README.md").read_text()
     assert "| value | loudness |" in page
     assert "- missing: Unavailable: no weights" in page

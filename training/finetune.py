@@ -93,6 +93,7 @@ class ContrastiveRegression(FineTuning):
         freeze_layers: int = 0,
         margin: float | None = None,
     ) -> None:
+        model = {"tasks": (), **model}  # what is saved is what was built
         super().__init__(model, learning_rate, pretrained, freeze_layers)
         self.save_hyperparameters({"margin": margin})
         self.model.head.requires_grad_(False)
