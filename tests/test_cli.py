@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import io
 import json
 import os
@@ -192,6 +193,10 @@ def test_a_reader_that_goes_away_is_no_error():
 
 
 @pytest.mark.skipif(os.name != "posix", reason="closes streams with a POSIX shell")
+@pytest.mark.skipif(
+    importlib.util.find_spec("pretty_errors") is not None,
+    reason="pretty_errors needs stderr at import",
+)
 def test_closed_streams_are_no_error(tmp_path):
     clip, report = EXAMPLES / "english_clean.flac", tmp_path / "report.csv"
     command = f"{' '.join(COMMAND)} {clip} -o {report} >&- 2>&-"
