@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 import soundfile as sf
 import torch
 from conftest import ROOT
 
 from jsqa_metric import JSQAMetric, load_model, score
+from jsqa_metric.audio import resample
 from jsqa_metric.cli import main
 from jsqa_metric.hub import write_folder
 
@@ -77,3 +79,18 @@ def test_the_code_in_the_readme_runs(tmp_path, monkeypatch, speech):
             module = scope["Enhancer"]()
             assert list(module.parameters()) == []
             assert module.state_dict() == {}
+
+
+def test_it_hears_up_to_20_khz(speech):
+    fullband = resample(torch.from_numpy(speech)[None], 16000, 48000)[0].numpy()
+    hiss = np.fft.rfft(np.random.default_rng(0).standard_normal(len(fullband)))
+    hz = np.arange(len(hiss)) * 48000 / len(fullband)
+    scores = []
+    for top_hz in (8000, 10000, 14000, 20000):
+        band = np.fft.irfft(hiss * ((hz >= 8000) & (hz < top_hz)), len(fullband))
+        scores.append(score(fullband + 0.02 * fullband.std() * band, 48000))
+    assert (np.diff(scores) > 0.03).all()
+    quiet_band = np.fft.irfft(hiss * (hz >= 8000), len(fullband)) * 1e-5 * fullband.std()
+    assert score(fullband + quiet_band, 48000) == pytest.approx(scores[0], abs=0.01)  # not heard
+    batch = np.stack([np.pad(fullband + 0.02 * fullband.std() * band, (0, 48000)), np.full(len(fullband) + 48000, 0.1)])
+    assert score(batch, 48000, lengths=[len(fullband), 48000])[0] == pytest.approx(scores[-1], abs=1e-5)
