@@ -18,7 +18,7 @@ import pytest
 import soundfile as sf
 from conftest import EXAMPLES
 
-from jsqa_metric import __version__, score
+from jsqa_metric import __version__, load_model, score
 from jsqa_metric.cli import main
 from jsqa_metric.report import read_report
 
@@ -116,11 +116,23 @@ def test_reports(capsys, tmp_path, suffix):
 
 def test_resume_keeps_what_is_scored_and_tries_the_rest_again(capsys, tmp_path):
     report = tmp_path / "report.csv"
-    report.write_text("path,mos,duration_s,sample_rate,status\nold.wav,1.5,2.0,8000,ok\nbad.wav,,,,was damaged\n")
+    model = f"default@{load_model().config.revision}"
+    header = "path,mos,duration_s,sample_rate,status,model"
+    report.write_text(f"{header}\nold.wav,1.5,2.0,8000,ok,{model}\nbad.wav,,,,was damaged,{model}\n")
     status, _, _ = run(capsys, "old.wav", EXAMPLES / "english_clean.flac", "-o", report, "--resume")
     assert status == 0
     assert [(r["path"], r["status"]) for r in read_report(report)][1] == ("old.wav", "ok")
     assert len(read_report(report)) == 2
+
+
+def test_resume_does_not_mix_the_scores_of_two_models(capsys, tmp_path):
+    clip, report = EXAMPLES / "english_clean.flac", tmp_path / "report.csv"
+    assert run(capsys, clip, "-o", report, "--revision", "2026.11")[0] == 0
+    before = report.read_bytes()
+    status, _, err = run(capsys, clip, EXAMPLES / "german_clean.flac", "-o", report, "--resume")
+    assert status == 2
+    assert "default@2026.11" in err
+    assert report.read_bytes() == before
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")

@@ -16,7 +16,7 @@ import torch
 from conftest import ROOT, small_model
 from safetensors.torch import load_file, save_file
 
-from jsqa_metric import JSQAModel, available_models, load_model, score
+from jsqa_metric import JSQAModel, ModelConfig, available_models, load_model, score
 from jsqa_metric.hub import write_folder
 
 EMBEDDED = ROOT / "src" / "jsqa_metric" / "weights" / "default"
@@ -54,6 +54,16 @@ def test_a_folder_gives_back_what_was_written(folder, speech):
         assert torch.equal(loaded(clip), small_model("spectrogram")(clip))
         assert not loaded.training
     assert score(speech, 16000, model=folder) != score(speech, 16000)
+
+
+def test_a_relative_folder_is_that_of_the_working_folder(tmp_path, monkeypatch):
+    for name, width in (("a", 4), ("b", 8)):
+        write_folder(JSQAModel(ModelConfig(width=width, channels=16, layers=1)), tmp_path / name / "model")
+    widths = []
+    for name in ("a", "b"):
+        monkeypatch.chdir(tmp_path / name)
+        widths.append(load_model("model").config.width)
+    assert widths == [4, 8]
 
 
 def test_both_encoders_survive_save_pretrained(tmp_path, model):

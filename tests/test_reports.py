@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -17,8 +18,8 @@ from jsqa_metric import cli
 from jsqa_metric.report import read_report, write_report
 
 CLIP = EXAMPLES / "english_clean.flac"
-HEADER = "path,mos,duration_s,sample_rate,status\n"
-ROW = {"path": "a.wav", "mos": 3.5, "duration_s": 1.0, "sample_rate": 16000, "status": "ok"}
+HEADER = "path,mos,duration_s,sample_rate,status,model\n"
+ROW = {"path": "a.wav", "mos": 3.5, "duration_s": 1.0, "sample_rate": 16000, "status": "ok", "model": "default@1"}
 
 
 def refuse(*_: object, **__: object) -> None:
@@ -39,7 +40,7 @@ def no_scoring(monkeypatch):
 def test_a_report_reads_back_as_it_was_written(tmp_path, suffix):
     names = ["a.wav", "", 'quote", comma.wav', "line\nbreak.wav", "ä\u2028.wav", " space ", "=1+1.wav"]
     rows = [ROW | {"path": name} for name in names]
-    rows.append({"path": "bad.wav", "mos": None, "duration_s": None, "sample_rate": None, "status": "empty, or not"})
+    rows.append({"path": "bad.wav", "mos": None, "duration_s": None, "sample_rate": None, "status": "?", "model": "m@"})
     write_report(rows, tmp_path / f"report{suffix}")
     assert read_report(tmp_path / f"report{suffix}") == rows
 
@@ -57,19 +58,19 @@ def test_a_write_that_fails_leaves_the_old_report_and_nothing_else(tmp_path, mon
 
 DAMAGED = {
     "other columns.csv": "name,value\nx,1\n",
-    "text for a number.csv": HEADER + "a.flac,good,1,1,ok\n",
-    "NaN.csv": HEADER + "a.flac,nan,1,1,ok\n",
-    "ok without a score.csv": HEADER + "a.flac,,1,1,ok\n",
-    "short row.csv": HEADER + "a.flac,3\n",
+    "text for a number.csv": HEADER + "a.flac,good,1,1,ok,m\n",
+    "NaN.csv": HEADER + "a.flac,nan,1,1,ok,m\n",
+    "ok without a score.csv": HEADER + "a.flac,,1,1,ok,m\n",
+    "short row.csv": HEADER + "a.flac,3,1,1,ok\n",
     "bytes.csv": b"\xff\xfe\x00",
-    "huge field.csv": HEADER + "a" * 200_000 + ",3,1,1,ok\n",
+    "huge field.csv": HEADER + "a" * 200_000 + ",3,1,1,ok,m\n",
     "cut.json": '[{"path": "a.fl',
     "empty.json": "",
     "no list.json": '{"path": 1}',
     "list of numbers.json": "[1]",
-    "list as path.json": '[{"path": ["x"], "mos": 3, "duration_s": 1, "sample_rate": 1, "status": "ok"}]',
-    "text as score.json": '[{"path": "x", "mos": "3", "duration_s": 1, "sample_rate": 1, "status": "ok"}]',
-    "cut.jsonl": '{"path": "z", "mos": 3, "duration_s": 1, "sample_rate": 1, "status": "ok"}\n{"path": "y", "m',
+    "list as path.json": json.dumps([ROW | {"path": ["x"]}]),
+    "text as score.json": json.dumps([ROW | {"mos": "3"}]),
+    "cut.jsonl": json.dumps(ROW) + '\n{"path": "y", "m',
 }
 
 

@@ -7,6 +7,7 @@ import importlib.util
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile as sf
 import torch
 
 from jsqa_metric import JSQAModel, ModelConfig, load_model, score
@@ -17,15 +18,20 @@ if importlib.util.find_spec("distillmos") is None or importlib.util.find_spec("a
     pytest.skip("needs the training environment: bash training/install.sh", allow_module_level=True)
 
 from jsqa_metric.model import LOG_STD
-from training import ablation, build_set, publish, train
+from training import ablation, build_set, label_references, publish, train
+from training.data import codecs, speech_codecs
 from training.data.bandwidth import SIMULATION_RATE, measured_bandwidth_hz, widen
 from training.data.channel import band_limit
-from training.data.corpus import SAMPLE_RATE, change_rate
+from training.data.corpus import SAMPLE_RATE, Corpus, change_rate
 from training.data.enhance import deep_filter
 from training.data.labelled import CLEAN_MOS, Calibration, LabelledClip, LabelledSet, collate_cropped, read_set
-from training.data.simulate import DEGRADATIONS, DELIVERY_RATES, Simulator
+from training.data.simulate import DEGRADATIONS, DELIVERY_RATES, Simulator, draw_reference
+from training.data.voices import change_speed, colour
 from training.regression import Regression
-from training.teachers import TEACHERS, Teachers
+from training.teachers import REFERENCE_LABEL, TEACHERS, Teachers
+
+if not (speech_codecs.FOLDER / "opus_demo").exists():
+    pytest.skip("needs the speech codecs: bash training/install_codecs.sh", allow_module_level=True)
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +101,68 @@ def test_deepfilternet_removes_noise_and_keeps_time(fullband):
     assert np.std(cleaned - fullband) < 0.7 * np.std(noise)
 
 
+def test_amr_wb_codes_speech_better_with_more_bits(speech):
+    reference = np.pad(speech, (0, 320))
+    distances = []
+    for bit_rate in (6600, 23850):
+        decoded = codecs.align(codecs.encode_decode(speech, codecs.CODECS["amr-wb"], bit_rate), reference)
+        distances.append(np.std(decoded - reference) / np.std(reference))
+    assert distances[1] < 0.5 < 1 > distances[0] > distances[1]
+
+
+def test_synthesised_speech_follows_the_original_as_far_as_it_is_sent(speech):
+    def envelope_error(decoded: np.ndarray) -> float:
+        """Of the log power over 20 ms, after alignment, in dB."""
+        frames = [codecs.align(decoded, speech)[: len(speech) // 320 * 320], speech[: len(speech) // 320 * 320]]
+        levels = [10 * np.log10(np.mean(f.reshape(-1, 320) ** 2, axis=1) + 1e-6) for f in frames]
+        return float(np.std(levels[0] - levels[1]))
+
+    good, coarse = envelope_error(speech_codecs.fargan(speech)), envelope_error(speech_codecs.fargan(speech, 1.0, 4))
+    assert good < 4 < coarse
+    whole = envelope_error(speech_codecs.opus(speech, 16000))
+    assert whole < envelope_error(speech_codecs.opus(speech, 16000, loss_percent=30))
+
+
+def test_missing_codecs_say_how_to_get_them(monkeypatch, tmp_path, speech):
+    monkeypatch.setattr(speech_codecs, "FOLDER", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"install_codecs\.sh"):
+        speech_codecs.fargan(speech)
+
+
+def test_other_voices_are_shifted_and_coloured_references(speech):
+    hz = np.fft.rfftfreq(len(speech), 1 / SAMPLE_RATE)
+
+    def centroid(signal: np.ndarray) -> float:
+        magnitude = np.abs(np.fft.rfft(signal, len(speech)))
+        return float((magnitude * hz).sum() / magnitude.sum())
+
+    faster = change_speed(speech, 1.15)
+    assert len(faster) == pytest.approx(len(speech) / 1.15, abs=50)
+    assert centroid(faster) > 1.05 * centroid(speech)
+    coloured = [colour(speech, np.random.default_rng(seed)) for seed in range(6)]
+    changed = [c for c in coloured if not np.array_equal(c, speech)]
+    assert 0 < len(changed) < 6
+    for c in changed:
+        assert np.corrcoef(c, speech)[0, 1] > 0.5
+
+
+def test_references_of_older_sets_are_found_and_labelled(labelled_set, folders, tmp_path, monkeypatch):
+    corpus, drawn = Corpus.from_folders(folders["speech"]), []
+    for index in range(2):
+        rng = np.random.default_rng([9, index])
+        drawn.append(draw_reference(corpus, rng, vary_voices=False))
+    shard = tmp_path / "00000"
+    shard.mkdir()
+    rows = [{"file": f"{i:07d}.flac", "talker": talker, "pesq": 1.0} for i, (_, talker) in enumerate(drawn)]
+    pd.DataFrame(rows).to_csv(shard / "labels.csv", index=False)
+    arguments = [str(tmp_path), "--speech", *map(str, folders["speech"]), "--workers", "1", "--seed"]
+    with pytest.raises(ValueError, match="same speech"):
+        label_references.main([*arguments, "1"])
+    label_references.main([*arguments, "9"])
+    labels = pd.read_csv(shard / "labels.csv")[REFERENCE_LABEL]
+    assert labels.tolist() == pytest.approx([Teachers().distillmos(s) for s, _ in drawn], abs=1e-3)
+
+
 def test_a_clip_is_always_the_same_and_no_two_are(simulator):
     first, again, other = simulator.draw(7, 3), simulator.draw(7, 3), simulator.draw(7, 4)
     assert np.array_equal(first.degraded, again.degraded)
@@ -133,7 +201,8 @@ def test_competing_talkers_are_other_people(simulator):
 def test_teachers_prefer_clean_speech(speech, noisy):
     teachers = Teachers()
     clean, damaged = teachers.label(speech, speech), teachers.label(noisy, speech)
-    assert tuple(clean) == TEACHERS
+    assert tuple(clean) == (*TEACHERS, REFERENCE_LABEL)
+    assert clean[REFERENCE_LABEL] == damaged[REFERENCE_LABEL] == clean["distillmos"]
     for teacher in TEACHERS:
         assert clean[teacher] > damaged[teacher], teacher
     assert np.isnan(teachers.pesq(speech, np.zeros_like(speech)))
@@ -150,8 +219,8 @@ def test_an_interrupted_set_is_finished_and_the_same(labelled_set, tmp_path):
     assert len(read_set(folder)) == 12
 
 
-def clip(condition: str, labels, bandwidth_hz: float = 20000.0, level_db: float = -26.0) -> LabelledClip:
-    return LabelledClip(None, condition, labels, bandwidth_hz, level_db)
+def clip(condition: str, labels, bandwidth_hz=20000.0, level_db=-26.0, reference=float("nan")) -> LabelledClip:
+    return LabelledClip(None, condition, labels, bandwidth_hz, level_db, reference)
 
 
 LABELS = {"clean": (4.64, 1, 4.6, 4), "noise": (2.0, 0.8, 3.0, 3), "chop": (1.1, 0.5, 1.3, 2)}
@@ -181,20 +250,33 @@ def test_each_damage_is_taught_by_the_teacher_that_hears_it(calibration):
     assert spread("clipping+echo") == pytest.approx((spread("clipping") + spread("echo")) / 2)
 
 
+def test_the_damage_is_judged_and_not_the_talker():
+    talkers = [clip(name, (*values[:2], 1 + (values[2] - 1) * liked, values[3]), reference=1 + 3.6 * liked)
+               for liked in (0.8, 0.9, 1.0) for name, values in LABELS.items()]  # fmt: skip
+    mos = Calibration.fit(talkers).targets(talkers)[:, 0].reshape(3, 3)
+    assert np.ptp(mos, axis=0).max() < 1e-3
+    as_they_are = Calibration.fit(talkers, by_reference=False).targets(talkers)[:, 0].reshape(3, 3)
+    assert np.ptp(as_they_are, axis=0).max() > 0.2
+
+
 def test_bandwidth_and_level_that_no_teacher_hears_are_in_the_target(calibration):
     clean = LABELS["clean"]
     bands = [calibration.targets([clip("clean", clean, hz)])[0, 0] for hz in (8000, 12000, 20000)]
     assert (np.diff(bands) > 0.1).all()
+    unheard = [calibration.targets([clip("clean", clean, hz)], top_hz=8000)[0, 0] for hz in (8000, 20000)]
+    assert unheard == [bands[0]] * 2
     levels = [calibration.targets([clip("clean", clean, level_db=db)])[0, 0] for db in (-46, -36, -30, -20)]
     assert levels[0] < levels[1] < levels[2] == levels[3]
 
 
 def test_sets_are_read_at_the_rate_of_the_model(labelled_set):
     clips = read_set(labelled_set[0])
-    data = LabelledSet(clips, Calibration.fit(clips), 48000)
-    for index, (audio, rate) in enumerate(data.audio):
+    data = LabelledSet(clips, Calibration.fit(clips), 24000)
+    for index, labelled in enumerate(clips):
         wav, _ = data[index]
-        assert len(wav) == -(-len(audio) * 48000 // rate)
+        file = sf.info(labelled.path)
+        assert len(wav) == -(-file.frames * 24000 // file.samplerate)
+        assert 0.001 < wav.abs().max() <= 1
 
 
 def test_training_batches_are_crops_without_padding():
@@ -249,7 +331,7 @@ def test_the_ablation_trains_what_is_missing_and_reports(labelled_set, tmp_path)
         "trainer.enable_progress_bar=false",
     ]
     changes = [*small, "data.batch_size=4", "trainer.accelerator=cpu", "trainer.precision=32-true"]
-    variants = ["16 kHz input", "with contrastive regression"]
+    variants = ["half the width", "with contrastive regression"]
     arguments = ["--out", str(tmp_path / "ablation"), "--runs", str(tmp_path / "runs"), "--seeds", "1", "--clips", "8"]
     arguments += ["--epochs", "1", "--set", *changes, "--variants"]
     ablation.main([*arguments, variants[0]])
@@ -263,8 +345,8 @@ def test_the_ablation_trains_what_is_missing_and_reports(labelled_set, tmp_path)
 
 
 def test_data_at_another_rate_than_the_model_are_refused(labelled_set, tmp_path):
-    with pytest.raises(ValueError, match=r"`data.sample_rate` is 16000"):
-        train.train(recipe(labelled_set[0], "data.sample_rate=16000"), tmp_path)
+    with pytest.raises(ValueError, match=r"`data.sample_rate` is 8000"):
+        train.train(recipe(labelled_set[0], "data.sample_rate=8000"), tmp_path)
 
 
 def test_the_standard_deviation_is_fitted_to_the_errors_and_has_no_say_in_the_mos():

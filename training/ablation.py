@@ -25,16 +25,21 @@ from training.data.readers import RatedClip, open_rated
 from training.jnd_report import markdown, provenance, this_command
 from training.tables import MEASURES, measures
 from training.tables_report import cell_text
-from training.train import read_recipe, train
+from training.train import read_recipe, train, train_once
 
 RECIPE = Path(__file__).parent / "recipes" / "default.yaml"
+AFTER_PRETRAINING = ["module.pretrained"]
+"""Stands for the checkpoint that `pretrain` makes."""
 VARIANTS: dict[str, list[str]] = {
     "default recipe": [],
-    "16 kHz input": ["data.sample_rate=16000", "module.model.sample_rate=16000", "module.model.bands=64"],
+    "Distill-MOS not relative to the reference": ["data.by_reference=false"],
     "teachers weighted alike": ["data.by_damage=false"],
+    "no new voices, no neural codecs": ["data.train=[sets/train, sets/fullband]"],
     "no teachers as tasks": ["module.task_weight=0"],
     "with contrastive regression": ["module.contrastive_weight=0.5"],
+    "after JND pretraining": AFTER_PRETRAINING,
     "half the width": ["module.model.width=16"],
+    "1.5 times the width": ["module.model.width=48"],
 }
 """Names and what they change in the recipe."""
 
@@ -47,10 +52,23 @@ def validation_set(args: argparse.Namespace) -> list[RatedClip]:
     return [RatedClip(c.path, float(m), c.condition) for c, m in zip(clips, mos, strict=True)]
 
 
+def pretrain(seed: int, args: argparse.Namespace) -> Path:
+    """Checkpoint of the default recipe's network after JSQA's first stage; made once for each seed."""
+    network = read_recipe(RECIPE, args.set)
+    changes = [f"seed={seed}", f"data.pairs_per_epoch={args.pretrain_pairs}"]
+    recipe = read_recipe(RECIPE.with_name("jsqa_pretrain.yaml"), changes)
+    recipe["module"]["model"] = network["module"]["model"]
+    recipe["trainer"] = network["trainer"] | {"max_epochs": args.pretrain_epochs}
+    return train_once(recipe, args.runs / f"pretrained-{seed}")
+
+
 def run(variant: str, seed: int, sets: dict[str, list[RatedClip]], args: argparse.Namespace) -> list[dict[str, object]]:
     """Train one variant and return its rows, one for each set."""
     changes = [f"seed={seed}", f"data.limit={args.clips}", f"trainer.max_epochs={args.epochs}"]
-    recipe = read_recipe(RECIPE, [*changes, *args.set, *VARIANTS[variant]])
+    own = VARIANTS[variant]
+    if own == AFTER_PRETRAINING:
+        own = [f"module.pretrained={pretrain(seed, args)}"]
+    recipe = read_recipe(RECIPE, [*changes, *args.set, *own])
     model = read_model(train(recipe, args.runs / f"{variant.replace(' ', '-')}-{seed}"))
     rows = []
     for name, clips in sets.items():
@@ -81,6 +99,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--clips", type=int, default=3000, help="of the training sets")
     parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--pretrain-pairs", type=int, default=1600, help="in an epoch of JND pretraining")
+    parser.add_argument("--pretrain-epochs", type=int, default=4)
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="changes to all recipes")
     args = parser.parse_args(arguments)
     table = args.out.with_suffix(".csv")

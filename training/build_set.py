@@ -26,9 +26,9 @@ import torch
 from tqdm import tqdm
 
 from training.data.simulate import Simulator
-from training.teachers import TEACHERS, Teachers
+from training.teachers import REFERENCE_LABEL, TEACHERS, Teachers
 
-COLUMNS = ["file", "talker", "condition", "seconds", *TEACHERS, "parameters"]
+COLUMNS = ["file", "talker", "condition", "seconds", *TEACHERS, REFERENCE_LABEL, "parameters"]
 
 _simulator: Simulator
 _teachers: Teachers

@@ -37,7 +37,7 @@ class FineTuning(Regression):
         freeze_layers: int = 0,
     ) -> None:
         model = {"tasks": (), **model}
-        super().__init__(model, learning_rate)
+        super().__init__(model, learning_rate, pretrained=pretrained)
         self.save_hyperparameters()
         encoder = self.model.encoder
         layers: Any = encoder.convolutions

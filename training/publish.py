@@ -1,7 +1,6 @@
 """Turn a checkpoint into a model folder that `load_model` reads. The one before stays loadable by its revision.
 
-python -m training.publish runs/default/best.ckpt src/jsqa_metric/weights/default --revision 2026.12 \
-    --limit-hz 7800
+python -m training.publish runs/default/best.ckpt src/jsqa_metric/weights/default --revision 2027.01
 """
 
 from __future__ import annotations
@@ -14,15 +13,13 @@ from jsqa_metric.hub import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, read_folder, w
 from training.checkpoints import read_model
 
 
-def publish(checkpoint: Path, folder: Path, revision: str, limit_hz: int = 0) -> None:
+def publish(checkpoint: Path, folder: Path, revision: str) -> None:
     """Write the model of a checkpoint under a revision's name, and read it back as users will.
-
-    `limit_hz` goes into its configuration (see `ModelConfig`).
 
     A model of another revision that is there moves into a folder of its revision, with its card.
     """
     model = read_model(checkpoint)
-    model.config = replace(model.config, revision=revision, limit_hz=limit_hz)
+    model.config = replace(model.config, revision=revision)
     if (folder / CONFIG_NAME).exists():
         before = read_folder(folder).config.revision
         if before and before != revision:
@@ -39,9 +36,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--revision", required=True, help="name of this set of weights")
-    parser.add_argument("--limit-hz", type=int, default=0, help="measure bandwidth beyond (default: none is)")
     args = parser.parse_args(arguments)
-    publish(args.checkpoint, args.folder, args.revision, args.limit_hz)
+    publish(args.checkpoint, args.folder, args.revision)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError, Pearson
 
 from jsqa_metric import JSQAModel, ModelConfig
 from jsqa_metric.model import LOG_STD
+from training.checkpoints import load_encoder
 from training.losses import contrastive_regression
 from training.teachers import TEACHERS
 
@@ -33,6 +34,7 @@ class Regression(lightning.LightningModule):
         std_weight: Of the loss of the standard deviation.
         contrastive_weight: Of SCOREQ's contrastive regression on the embeddings, as a further objective.
         huber_delta: Where the loss turns from squared to absolute.
+        pretrained: Checkpoint of `training.pretrain`, whose encoder to start from.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Regression(lightning.LightningModule):
         std_weight: float = 0.1,
         contrastive_weight: float = 0.0,
         huber_delta: float = 0.5,
+        pretrained: str | None = None,
     ) -> None:
         super().__init__()
         model = {"tasks": (*TEACHERS, LOG_STD), **model}
@@ -62,7 +65,7 @@ class Regression(lightning.LightningModule):
         )
 
     def setup(self, stage: str) -> None:
-        """Check that the data fit.
+        """Check that the data fit, and take over a pretrained encoder; a resumed run's own weights come after this.
 
         Raises:
             ValueError: If the clips have another rate than the model.
@@ -70,6 +73,8 @@ class Regression(lightning.LightningModule):
         rate = self.trainer.datamodule.sample_rate  # type: ignore[attr-defined]
         if rate != self.model.sample_rate:
             raise ValueError(f"`data.sample_rate` is {rate}, `module.model.sample_rate` {self.model.sample_rate} Hz")
+        if stage == "fit" and self.hparams["pretrained"]:
+            load_encoder(self.model, self.hparams["pretrained"])
 
     def losses(self, mos: Tensor, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Losses of the MOS, of the teachers (labels that are NaN do not count), and of the standard deviation."""

@@ -32,6 +32,8 @@ DISTILLMOS_SAMPLES = 122880
 """One window of Distill-MOS (7.68 s)."""
 DNSMOS_SAMPLES = int(9.01 * SAMPLE_RATE)
 TEACHERS = ("pesq", "estoi", "distillmos", "dnsmos_p808")
+REFERENCE_LABEL = "distillmos_reference"
+"""Distill-MOS of the clean reference: its opinion of the talker and the recording."""
 
 
 class Teachers:
@@ -52,12 +54,13 @@ class Teachers:
         self._p808 = onnxruntime.InferenceSession(folder / "model_v8.onnx", options, ["CPUExecutionProvider"])
 
     def label(self, degraded: Signal, reference: Signal) -> dict[str, float]:
-        """All teachers' judgements of one clip; NaN where one cannot judge it."""
+        """All teachers' judgements of one clip (NaN where one cannot judge it), and `REFERENCE_LABEL`."""
         return {
             "pesq": self.pesq(degraded, reference),
             "estoi": self.estoi(degraded, reference),
             "distillmos": self.distillmos(degraded),
             "dnsmos_p808": self.dnsmos_p808(degraded),
+            REFERENCE_LABEL: self.distillmos(reference),
         }
 
     @staticmethod

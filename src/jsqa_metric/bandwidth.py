@@ -6,16 +6,21 @@ of real recordings above 8 kHz for damage.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from jsqa_metric.model import MOS_RANGE
 
 WIDE_BAND_SHARE = 129 / 148
 """Transmission rating of wideband (up to 8 kHz) relative to fullband speech: ITU-T G.107.1 and G.107.2."""
-BAND_EDGES_HZ = (8000.0, 20000.0)
-"""Between wideband and fullband."""
-STEP_HZ = 2000
-"""Width of the bands in which there is sound, or not."""
+BAND_HZ = np.arange(8000.0, 20001.0, 2000.0)
+"""Edges of the bands above wideband in which there is sound, or not; the last one is that of fullband."""
+FRAME = 1024
+"""Samples of a frame whose spectrum is taken."""
 PRESENT_DB = -60.0
 """A band counts if its power, relative to that below 8 kHz, is above this: speech lies at -20 to -55 dB."""
 SLOPE_DB = 3.0
@@ -36,42 +41,37 @@ def bandwidth_share(bandwidth_hz: float) -> float:
     >>> bandwidth_share(20000.0)
     1.0
     """
-    low, high = (bark(edge) for edge in BAND_EDGES_HZ)
+    low, high = bark(BAND_HZ[0]), bark(BAND_HZ[-1])
     position = (bark(bandwidth_hz) - low) / (high - low)
     return WIDE_BAND_SHARE + (1 - WIDE_BAND_SHARE) * float(np.clip(position, 0, 1))
 
 
-class BandwidthGain(nn.Module):
-    """How much a clip gains over wideband speech: 1 up to `1 / WIDE_BAND_SHARE`.
+def bandwidth_gain(signal: Tensor, sample_rate: int) -> Tensor:
+    """What a clip's sound above 8 kHz adds to its distance from the worst MOS: 1 up to `1 / WIDE_BAND_SHARE`.
 
-    A band counts only as far as those below it do.
+    A band counts only as far as those below it do. Differentiable.
 
     Args:
-        n_fft: Size of the transform.
-        sample_rate: Rate of the input, in Hz.
+        signal: `(time,)`.
+        sample_rate: Of the signal, in Hz.
     """
+    if sample_rate <= 2 * BAND_HZ[0]:
+        return signal.new_ones(())
+    # whole frames only: a frame across the end of a clip would hear a click
+    frames = F.pad(signal, (0, max(0, FRAME - len(signal)))).unfold(0, FRAME, FRAME)
+    spectrum = torch.fft.rfft(frames * torch.hann_window(FRAME, device=signal.device))
+    power = (spectrum.real.square() + spectrum.imag.square()).sum(0)
+    # the bands are of the audible range, not of the rate: what lies above half the rate is empty
+    edges = [round(hz * FRAME / sample_rate) for hz in BAND_HZ]
+    bands = [power[low:high].sum() for low, high in pairwise([0, *edges])]
+    level_db = 10 * torch.log10(torch.stack(bands) + 1e-20)
+    present = torch.sigmoid((level_db[1:] - level_db[0] - PRESENT_DB) / SLOPE_DB)
+    shares = np.array([bandwidth_share(hz) for hz in BAND_HZ])
+    gains = torch.tensor(np.diff(shares) / WIDE_BAND_SHARE, dtype=signal.dtype, device=signal.device)
+    return 1 + torch.cumprod(present, dim=0) @ gains
 
-    bands: Tensor
-    gains: Tensor
 
-    def __init__(self, n_fft: int, sample_rate: int) -> None:
-        super().__init__()
-        hz = torch.arange(n_fft // 2 + 1) * sample_rate / n_fft
-        edges = torch.arange(BAND_EDGES_HZ[0], min(sample_rate / 2, BAND_EDGES_HZ[1]) + 1, STEP_HZ)
-        lows, highs = torch.cat([torch.zeros(1), edges[:-1]]), edges
-        self.register_buffer("bands", ((hz >= lows[:, None]) & (hz < highs[:, None])).float(), persistent=False)
-        shares = torch.tensor([bandwidth_share(edge) for edge in edges.tolist()])
-        self.register_buffer("gains", shares.diff() / WIDE_BAND_SHARE, persistent=False)
-
-    def forward(self, power: Tensor, mask: Tensor) -> Tensor:
-        """Gain of each clip.
-
-        Shape:
-            - power: `(batch, n_fft // 2 + 1, frames)`
-            - mask: `(batch, frames)`
-            - return: `(batch,)`
-        """
-        total = self.bands @ (power @ mask.to(power.dtype)[:, :, None])
-        level_db = 10 * torch.log10(total[:, :, 0] + 1e-20)
-        present = torch.sigmoid((level_db[:, 1:] - level_db[:, :1] - PRESENT_DB) / SLOPE_DB)
-        return 1 + torch.cumprod(present, dim=1) @ self.gains
+def extend(mos: Tensor, gains: Tensor) -> Tensor:
+    """MOS of wideband speech to that with the bandwidth above, by what `bandwidth_gain` found. Both `(batch,)`."""
+    low, high = MOS_RANGE
+    return (low + (mos - low) * gains).clamp(max=high)

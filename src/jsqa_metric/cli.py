@@ -152,13 +152,16 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--batch-size must be at least 1, got {args.batch_size}")
     files = find_files(args.paths, args.recursive)
     report = _open_report(args)
+    model = load_model(args.model, resolve_device(args.device), args.revision, local_files_only=args.offline)
+    name = f"{args.model}@{model.config.revision}"
+    if others := {row["model"] for row in report.rows} - {name}:
+        raise ValueError(f"the report has scores of {', '.join(sorted(others))}: --resume cannot go on with {name}")
     done = {row["path"] for row in report.rows}
     files = [path for path in files if shown_path(path) not in done]
-    model = load_model(args.model, resolve_device(args.device), args.revision, local_files_only=args.offline)
     bar = tqdm(_score(files, model, args), total=len(files), unit="file", disable=True if args.quiet else None)
     try:
         for path, details in bar:
-            report.add(make_row(path, details))
+            report.add(make_row(path, details, name))
     finally:  # also on Ctrl-C: what was scored is not lost
         bar.close()
         report.save()

@@ -1,7 +1,7 @@
 """The two encoders: waveform or spectrogram in, frames of features out, masked throughout.
 
 Both take `(batch, samples)` and lengths `(batch,)` in samples, and return features `(batch, channels, frames)`,
-zero outside the mask, the mask `(batch, frames)`, and what bandwidth beyond the features is worth `(batch,)`.
+zero outside the mask, and the mask `(batch, frames)`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from jsqa_metric.bandwidth import BandwidthGain
 from jsqa_metric.layers import MaskedConvolution, SelfAttention, apply_mask, length_mask
 
 
@@ -38,14 +37,14 @@ class WaveformEncoder(nn.Module):
             channels = new
         self.channels = channels
 
-    def forward(self, wav: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, wav: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Encode waveforms at the rate of the model."""
         features = wav[:, None]
         mask = length_mask(lengths, wav.shape[1])
         for convolution in self.convolutions:
             features, mask = convolution(features, mask)
             features = F.leaky_relu_(features, 0.2)
-        return features, mask, wav.new_ones(len(wav))
+        return features, mask
 
 
 TOP_HZ = 20000
@@ -73,7 +72,7 @@ class LogMel(nn.Module):
     """Log-mel power spectrogram: windows of 32 ms (Hann), a hop of 16 ms, dB relative to a full-scale sine.
 
     Frame k is centred on sample `k * hop`; beyond its ends a clip counts as silence. With a limit in Hz, the features
-    are those of a signal that ends there, and the bandwidth beyond is measured.
+    are those of a signal that ends there.
     """
 
     window: Tensor
@@ -89,11 +88,10 @@ class LogMel(nn.Module):
         if limit_hz:
             filters[:, math.ceil(limit_hz * self.n_fft / sample_rate) :] = 0
         self.register_buffer("filters", filters, persistent=False)
-        self.gain = BandwidthGain(self.n_fft, sample_rate) if limit_hz else None
         self.scale = (2 / float(window.sum())) ** 2
 
-    def forward(self, wav: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """`(batch, samples)` to `(batch, bands, frames)`, about -2..2, its mask, and the gain by bandwidth."""
+    def forward(self, wav: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """`(batch, samples)` to `(batch, bands, frames)`, about -2..2, and its mask."""
         half = self.n_fft // 2
         # as many zeros after each clip as a lone one gets from the padding
         spectrum = torch.stft(
@@ -102,8 +100,7 @@ class LogMel(nn.Module):
         power = spectrum.real.square() + spectrum.imag.square()  # not abs(): finite gradient at zero
         level_db = 10 * torch.log10((self.filters * self.scale) @ power + 1e-10)
         mask = length_mask(lengths // self.hop + 1, level_db.shape[-1])
-        gain = wav.new_ones(len(wav)) if self.gain is None else self.gain(power, mask)
-        return apply_mask((level_db + 50) / 25, mask), mask, gain
+        return apply_mask((level_db + 50) / 25, mask), mask
 
 
 class SpectrogramEncoder(nn.Module):
@@ -135,9 +132,9 @@ class SpectrogramEncoder(nn.Module):
         self.norm = nn.LayerNorm(channels)
         self.channels = channels
 
-    def forward(self, wav: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, wav: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Encode waveforms at the rate of the model."""
-        features, mask, gain = self.front_end(wav, lengths)
+        features, mask = self.front_end(wav, lengths)
         features = features[:, None]
         for convolution in self.convolutions:
             features, mask = convolution(features, mask)
@@ -145,4 +142,4 @@ class SpectrogramEncoder(nn.Module):
         frames = self.dropout(self.flatten(features.flatten(1, 2).transpose(1, 2)))
         for layer in self.attention:
             frames = layer(frames, mask)
-        return apply_mask(self.norm(frames).transpose(1, 2), mask), mask, gain
+        return apply_mask(self.norm(frames).transpose(1, 2), mask), mask

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from jsqa_metric import audio as au
+from jsqa_metric.bandwidth import bandwidth_gain, extend
 from jsqa_metric.model import JSQAModel
 
 Path = str | os.PathLike[str]
@@ -125,6 +126,9 @@ def _score_windows(jobs: list[_Job], model: JSQAModel, device: torch.device) -> 
     with torch.autocast(device.type, enabled=False):
         wav, lengths = _resample_batch(signals, rates, model.sample_rate)
         scores, stds = model.predict_with_std(wav, lengths)
+        if model.config.limit_hz:
+            gains = torch.stack([bandwidth_gain(s, rate) for s, rate in zip(signals, rates, strict=True)])
+            scores = extend(scores, gains)
     values = scores.detach().tolist(), stds.detach().tolist()
     for (job, _), score, mos, std in zip(sound, scores.unbind(), *values, strict=True):
         job.score, job.mos, job.std = score, mos, std

@@ -69,8 +69,11 @@ def load_model(
     """
     if not isinstance(model, (str, os.PathLike)):
         raise ValueError(f"`model` must be a name, a folder or a Hub id, got {type(model).__name__}")
+    name = os.fspath(model)
+    if name not in available_models() and os.path.isdir(name):
+        name = os.path.abspath(name)  # the same name is another folder after a change of the working folder
     with _lock:  # two threads that ask at once share one model
-        return _load(os.fspath(model), str(resolve_device(device)), revision, local_files_only)
+        return _load(name, str(resolve_device(device)), revision, local_files_only)
 
 
 @lru_cache(maxsize=8)

@@ -32,8 +32,8 @@ class ModelConfig:
         channels: Features per frame (spectrogram only).
         layers: Self-attention layers (spectrogram only).
         dropout: In training.
-        limit_hz: The network looks at the spectrum up to here, and bandwidth beyond is measured and scales the MOS
-            (spectrogram only; 0: the network looks at all of it).
+        limit_hz: The network looks at the spectrum up to here, and `score` adds what is beyond by `bandwidth_gain`
+            (spectrogram only; 0: the network looks at all of it, and nothing is added).
         tasks: What the head predicts after the MOS, standardised; for training and analysis.
         window_seconds: Longer clips are scored in windows of this length.
         revision: Name of this set of weights.
@@ -136,25 +136,18 @@ class JSQAModel(nn.Module, PyTorchModelHubMixin, library_name="jsqa_metric", tag
             - lengths: `(batch,)`
             - return: `(batch, embedding_size)`
         """
-        return self._encode(wav, lengths)[0]
-
-    def _encode(self, wav: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Embeddings, and what bandwidth that they do not know of is worth: `(batch,)`."""
         if lengths is None:
             lengths = torch.full((wav.shape[0],), wav.shape[1], device=wav.device)
         wav = apply_mask(wav[:, None], length_mask(lengths, wav.shape[1]))[:, 0]
-        features, mask, gain = self.encoder(wav, lengths)
-        return self.pooling(features, mask), gain
+        pooled: Tensor = self.pooling(*self.encoder(wav, lengths))
+        return pooled
 
     def predict(self, wav: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """MOS `(batch,)`, and the standardised tasks `(batch, len(config.tasks))`."""
-        embedding, gain = self._encode(wav, lengths)
-        mos, tasks = self.judge(embedding)
-        low, high = MOS_RANGE
-        return (low + (mos - low) * gain).clamp(max=high), tasks
+        return self.judge(self.embed(wav, lengths))
 
     def judge(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
-        """What `predict` returns but for the bandwidth, for embeddings `(batch, embedding_size)`."""
+        """What `predict` returns, for embeddings `(batch, embedding_size)`."""
         outputs = self.head(embedding)
         low, high = MOS_RANGE
         return low + (high - low) * torch.sigmoid(outputs[:, 0]), outputs[:, 1:]
@@ -167,7 +160,9 @@ class JSQAModel(nn.Module, PyTorchModelHubMixin, library_name="jsqa_metric", tag
         return mos, tasks[:, self.config.tasks.index(LOG_STD)].exp()
 
     def forward(self, wav: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """MOS of each clip, in [1, 5]; arguments as for `embed`.
+        """MOS of each clip at `sample_rate`, in [1, 5]; arguments as for `embed`.
+
+        What a clip of a higher rate gains by its bandwidth, `score` adds.
 
         Shape:
             - return: `(batch,)`

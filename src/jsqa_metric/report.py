@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 from jsqa_metric.engine import ScoreDetails
 
-COLUMNS = ("path", "mos", "duration_s", "sample_rate", "status")
+COLUMNS = ("path", "mos", "duration_s", "sample_rate", "status", "model")
 FORMATS = (".csv", ".json", ".jsonl")
 Row = dict[str, Any]
 
@@ -25,11 +25,12 @@ def shown_path(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace").replace("\r", "\\r")
 
 
-def make_row(path: str, details: ScoreDetails) -> Row:
-    """A row of the report; what is unknown is None."""
+def make_row(path: str, details: ScoreDetails, model: str) -> Row:
+    """A row of the report, with what scored it; what is unknown is None."""
     known = {"mos": details.mos, "duration_s": details.duration_s}
     numbers = {key: None if math.isnan(value) else round(value, 6) for key, value in known.items()}
-    return {"path": shown_path(path), **numbers, "sample_rate": details.sample_rate, "status": details.reason or "ok"}
+    status = details.reason or "ok"
+    return {"path": shown_path(path), **numbers, "sample_rate": details.sample_rate, "status": status, "model": model}
 
 
 def format_rows(rows: Iterable[Row], suffix: str, header: bool = True) -> str:
@@ -83,7 +84,8 @@ def read_report(path: Path) -> list[Row]:
 def _checked(row: Row) -> Row:
     mos = row["mos"]
     scored = isinstance(mos, (int, float)) and math.isfinite(mos)
-    if not isinstance(row["path"], str) or not isinstance(row["status"], str) or scored != (row["status"] == "ok"):
+    texts = all(isinstance(row[column], str) for column in ("path", "status", "model"))
+    if not texts or scored != (row["status"] == "ok"):
         raise ValueError(f"a row is damaged: {row}")
     return row
 

@@ -1,4 +1,4 @@
-"""Speech and audio codecs through PyAV, encoded and decoded in memory."""
+"""Codecs: those of FFmpeg through PyAV and AMR-WB, encoded and decoded in memory, and those that synthesise speech."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import av
 import numpy as np
 from scipy.signal import fftconvolve
 
+from training.data import speech_codecs
 from training.data.additive import Material, Parameters
 from training.data.bandwidth import SIMULATION_RATE, measured_bandwidth_hz
 from training.data.corpus import Signal, change_rate
@@ -30,6 +31,7 @@ CODECS = {
     "opus-wb": Codec("libopus", "ogg", 16000, (6000, 8000, 10000, 12000, 16000, 24000), 2),
     "opus-nb": Codec("libopus", "ogg", 8000, (6000, 8000, 12000)),
     "amr-nb": Codec("libopencore_amrnb", "amr", 8000, (4750, 5150, 5900, 6700, 7400, 7950, 10200, 12200), 3),
+    "amr-wb": Codec("vo-amrwbenc", "amr", speech_codecs.AMR_WB_RATE, speech_codecs.AMR_WB_BIT_RATES, 3),
     "g722": Codec("g722", "wav", 16000, (64000,)),
     "g723.1": Codec("g723_1", "wav", 8000, (6300,)),
     "g726": Codec("g726", "wav", 8000, (16000, 24000, 32000, 40000)),
@@ -47,6 +49,18 @@ CODECS = {
 
 def encode_decode(signal: Signal, codec: Codec, bit_rate: int) -> Signal:
     """Pass a signal at the codec's rate through encoder and decoder; the codec's delay is left in."""
+    if codec.encoder == "vo-amrwbenc":
+        file = io.BytesIO(speech_codecs.amr_wb_encode(signal, bit_rate))
+    else:
+        file = _encode(signal, codec, bit_rate)
+    resampler = av.AudioResampler(format="flt", layout="mono", rate=codec.rate)
+    with av.open(file, "r", format="aac" if codec.container == "adts" else codec.container) as container:
+        frames = [out for decoded in container.decode(audio=0) for out in resampler.resample(decoded)]
+        frames += resampler.resample(None)
+    return np.concatenate([f.to_ndarray()[0] for f in frames])
+
+
+def _encode(signal: Signal, codec: Codec, bit_rate: int) -> io.BytesIO:
     frame = av.AudioFrame.from_ndarray(
         np.clip(signal * 32767, -32768, 32767).astype(np.int16)[None], format="s16", layout="mono"
     )
@@ -58,11 +72,7 @@ def encode_decode(signal: Signal, codec: Codec, bit_rate: int) -> Signal:
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     file.seek(0)
-    resampler = av.AudioResampler(format="flt", layout="mono", rate=codec.rate)
-    with av.open(file, "r", format="aac" if codec.container == "adts" else codec.container) as container:
-        frames = [out for decoded in container.decode(audio=0) for out in resampler.resample(decoded)]
-        frames += resampler.resample(None)
-    return np.concatenate([f.to_ndarray()[0] for f in frames])
+    return file
 
 
 def align(signal: Signal, reference: Signal, limit: int = 7200) -> Signal:
@@ -92,3 +102,32 @@ def codec(speech: Signal, rng: np.random.Generator, material: Material) -> tuple
     bandwidth_hz = min(measured_bandwidth_hz(speech, out), chosen.rate / 2)
     parameters = {"codec": name, "bit_rate": float(bit_rate), "codec_passes": float(passes)}
     return out, parameters | {"bandwidth_hz": bandwidth_hz}
+
+
+def neural_codec(speech: Signal, rng: np.random.Generator, material: Material) -> tuple[Signal, Parameters]:
+    """Speech that a decoder made up, wholly or in part: FARGAN, Opus' networks (also from lost packets), Codec 2."""
+    kind = str(rng.choice(["fargan", "opus-networks", "opus-loss", "codec2"], p=[0.45, 0.3, 0.13, 0.12]))
+    rate = speech_codecs.CODEC2_RATE if kind == "codec2" else speech_codecs.OPUS_RATE
+    peak = max(1.0, float(np.abs(speech).max()) / 0.99)
+    narrow = change_rate(speech / peak, SIMULATION_RATE, rate)
+    parameters: Parameters = {"neural_codec": kind, "bandwidth_hz": rate / 2}
+    if kind == "fargan":
+        step = float(rng.choice([0.0, 10 ** rng.uniform(-0.9, 0.05)], p=[0.35, 0.65]))
+        hold, pitch_step = int(rng.choice([1, 2, 3, 4], p=[0.5, 0.2, 0.15, 0.15])), 0.0
+        if rng.random() < 0.3:
+            pitch_step = float(rng.uniform(0.03, 0.2))
+        decoded = speech_codecs.fargan(narrow, step, hold, pitch_step)
+        parameters |= {"cepstrum_step": step, "frames_held": float(hold), "pitch_step": pitch_step}
+    elif kind == "codec2":
+        bit_rate = int(rng.choice([700, 1300, 1600, 2400, 3200]))
+        decoded = speech_codecs.codec2(narrow, bit_rate)
+        parameters |= {"bit_rate": float(bit_rate)}
+    else:
+        bit_rate = int(rng.choice([6000, 8000, 9000, 12000, 16000, 24000]))
+        loss = 0 if kind == "opus-networks" and rng.random() < 0.4 else int(10 ** rng.uniform(0, 1.6))
+        redundancy = bool(loss and rng.random() < 0.4)
+        bit_rate = max(bit_rate, 24000) if redundancy else bit_rate
+        decoded = speech_codecs.opus(narrow, bit_rate, loss, kind == "opus-networks", redundancy)
+        parameters |= {"bit_rate": float(bit_rate), "loss_rate": loss / 100, "redundancy": float(redundancy)}
+    out = align(change_rate(decoded, rate, SIMULATION_RATE), speech) * peak
+    return out.astype(np.float32), parameters

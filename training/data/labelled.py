@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from jsqa_metric.audio import resample
 from jsqa_metric.bandwidth import bandwidth_share
 from training.data.corpus import SAMPLE_RATE
 from training.data.loading import training_loader
-from training.teachers import TEACHERS
+from training.teachers import REFERENCE_LABEL, TEACHERS
 
 CLEAN_MOS = 4.75
 """Where undamaged fullband speech lies on our scale; wideband speech comes to 4.27 by `bandwidth_share`."""
@@ -37,6 +38,7 @@ PESQ_WEIGHTS = {
     "reverb": 0.25,
     "clipping": 0.2,
     "vocoder": 0.0,
+    "neural_codec": 0.3,
 }
 """How far PESQ (the rest is Distill-MOS) teaches a kind of damage; half where nothing is said.
 
@@ -50,24 +52,31 @@ QUIET_DB = -32.0
 QUIET_COST_PER_DB = 1.5 / 93.2
 """ITU-T G.107: the basic signal-to-noise ratio Ro loses 1.5 per dB of loudness rating, of 93.2 in all."""
 
+REFERENCE_SCALES = (0.8, 1.5)
+"""How far Distill-MOS's opinion of the reference may scale that of the damaged clip."""
+
 Labels = NDArray[np.float32]
 """`(clips, teachers)` in the order of `TEACHERS`, NaN where a teacher could not judge."""
 
 
 @dataclass(frozen=True)
 class LabelledClip:
-    """A clip of a set: where it lies, its damage, the teachers' labels, and what no teacher hears (Hz, dBFS)."""
+    """A clip of a set: where it lies, its damage, the teachers' labels, and what no teacher hears (Hz, dBFS).
+
+    `reference` is Distill-MOS's label of the clean reference, NaN in sets that were built without.
+    """
 
     path: Path
     condition: str
     labels: tuple[float, ...]
     bandwidth_hz: float
     level_db: float
+    reference: float = math.nan
 
-    @property
-    def share(self) -> float:
-        """What bandwidth and level leave of the range from bad to excellent."""
-        return bandwidth_share(self.bandwidth_hz) * (1 - QUIET_COST_PER_DB * max(0.0, QUIET_DB - self.level_db))
+    def share(self, top_hz: float) -> float:
+        """What level and bandwidth, as far as a model hears that goes up to `top_hz`, leave of the range of MOS."""
+        level = 1 - QUIET_COST_PER_DB * max(0.0, QUIET_DB - self.level_db)
+        return level * bandwidth_share(min(self.bandwidth_hz, top_hz))
 
     @property
     def pesq_weight(self) -> float:
@@ -88,7 +97,8 @@ def read_set(folder: str | Path) -> list[LabelledClip]:
                 labels = tuple(float(row[t]) for t in TEACHERS)
                 known = json.loads(row["parameters"])
                 band, level = known.get("bandwidth_hz", SAMPLE_RATE / 2), known["level_db"]
-                clips.append(LabelledClip(index.parent / row["file"], row["condition"], labels, band, level))
+                reference = float(row.get(REFERENCE_LABEL, "nan"))
+                clips.append(LabelledClip(index.parent / row["file"], row["condition"], labels, band, level, reference))
     if not clips:
         raise FileNotFoundError(f"no labelled shards in {folder}: build a set with `python -m training.build_set`")
     return clips
@@ -100,55 +110,81 @@ class Calibration:
 
     The mixture is the mean of standardised PESQ and Distill-MOS, weighted by the damage (`PESQ_WEIGHTS`; Distill-MOS
     alone where PESQ cannot judge), mapped linearly so that undamaged speech is at `CLEAN_MOS` and what both find worst
-    is at 1. Bandwidth and level then scale the distance from 1.
+    is at 1. Distill-MOS counts relative to what it says of the clean reference: the damage is judged, not the talker.
+    Bandwidth and level then scale the distance from 1.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    reference: float
     clean: float
     worst: float
     by_damage: bool = True
 
     @classmethod
-    def fit(cls, clips: Sequence[LabelledClip], by_damage: bool = True) -> Calibration:
-        """Fit to a training set; with `by_damage` false, PESQ and Distill-MOS have equal weights everywhere."""
+    def fit(cls, clips: Sequence[LabelledClip], by_damage: bool = True, by_reference: bool = True) -> Calibration:
+        """Fit to a training set.
+
+        Args:
+            clips: The set.
+            by_damage: Weight the teachers by the damage; otherwise PESQ and Distill-MOS have equal weights everywhere.
+            by_reference: Take Distill-MOS relative to its label of the reference, where that is known.
+        """
         labels = np.array([c.labels for c in clips])
-        mean, std = np.nanmean(labels, axis=0), np.nanstd(labels, axis=0)
-        mixture = _mixture((labels - mean) / std, clips, by_damage)
+        references = np.array([c.reference for c in clips])
+        known = by_reference and not np.isnan(references).all()
+        fitted = cls(
+            tuple(np.nanmean(labels, axis=0)),
+            tuple(np.nanstd(labels, axis=0)),
+            float(np.nanmean(references)) if known else math.nan,
+            clean=math.nan,
+            worst=math.nan,
+            by_damage=by_damage,
+        )
+        mixture = fitted._mixture(clips)
         undamaged = mixture[[c.condition == "clean" for c in clips]]
         clean = np.nanmean(undamaged) if undamaged.size else np.nanmax(mixture)  # a tiny set may have none
-        return cls(tuple(mean), tuple(std), float(clean), float(np.nanquantile(mixture, 0.002)), by_damage)
+        return replace(fitted, clean=float(clean), worst=float(np.nanquantile(mixture, 0.002)))
 
-    def targets(self, clips: Sequence[LabelledClip]) -> Labels:
-        """`(clips, 1 + teachers)`: the MOS, then the standardised labels."""
+    def targets(self, clips: Sequence[LabelledClip], top_hz: float = math.inf) -> Labels:
+        """`(clips, 1 + teachers)`: the MOS for a model that hears up to `top_hz`, then the standardised labels."""
+        unit = (self._mixture(clips) - self.worst) / (self.clean - self.worst)
+        mos = np.clip(1 + unit * (CLEAN_MOS - 1) * [c.share(top_hz) for c in clips], 1, 5)
         standardised = (np.array([c.labels for c in clips]) - self.mean) / self.std
-        unit = (_mixture(standardised, clips, self.by_damage) - self.worst) / (self.clean - self.worst)
-        mos = np.clip(1 + unit * (CLEAN_MOS - 1) * [c.share for c in clips], 1, 5)
         return np.column_stack([mos, standardised]).astype(np.float32)
 
-
-def _mixture(standardised: NDArray[np.float64], clips: Sequence[LabelledClip], by_damage: bool) -> NDArray[np.float64]:
-    pesq, distill = (standardised[:, TEACHERS.index(name)] for name in ("pesq", "distillmos"))
-    weight = np.where(np.isnan(pesq), 0, [c.pesq_weight if by_damage else 0.5 for c in clips])
-    mixture: NDArray[np.float64] = weight * np.nan_to_num(pesq) + (1 - weight) * distill
-    return mixture
+    def _mixture(self, clips: Sequence[LabelledClip]) -> NDArray[np.float64]:
+        labels = np.array([c.labels for c in clips])
+        own = np.array([c.reference for c in clips])
+        # from 1 to the reference's label, as from 1 to what references have on average
+        scale = np.nan_to_num(np.clip((self.reference - 1) / (own - 1), *REFERENCE_SCALES), nan=1.0)
+        distill = TEACHERS.index("distillmos")
+        labels[:, distill] = 1 + (labels[:, distill] - 1) * scale
+        standardised = (labels - self.mean) / self.std
+        pesq = standardised[:, TEACHERS.index("pesq")]
+        weight = np.where(np.isnan(pesq), 0, [c.pesq_weight if self.by_damage else 0.5 for c in clips])
+        mixture: NDArray[np.float64] = weight * np.nan_to_num(pesq) + (1 - weight) * standardised[:, distill]
+        return mixture
 
 
 class LabelledSet(Dataset[tuple[Tensor, Tensor]]):
-    """Clips in memory (int16, at their own rates) with their targets; resampled when they are asked for."""
+    """Clips in memory (int16, at the rate of the model) with their targets."""
 
     def __init__(self, clips: Sequence[LabelledClip], calibration: Calibration, sample_rate: int) -> None:
-        self.targets = torch.from_numpy(calibration.targets(clips))
-        self.sample_rate = sample_rate
-        read = [sf.read(c.path, dtype="int16") for c in clips]
-        self.audio = [(torch.from_numpy(audio), rate) for audio, rate in read]
+        self.targets = torch.from_numpy(calibration.targets(clips, sample_rate / 2))
+        self.audio = [self._read(clip.path, sample_rate) for clip in clips]
+
+    @staticmethod
+    def _read(path: Path, sample_rate: int) -> Tensor:
+        audio, rate = sf.read(path, dtype="float32")
+        resampled = resample(torch.from_numpy(audio)[None], rate, sample_rate)[0]
+        return (resampled * 32768).round().clamp(-32768, 32767).to(torch.int16)
 
     def __len__(self) -> int:
         return len(self.audio)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        audio, rate = self.audio[index]
-        return resample(audio[None].float() / 32768, rate, self.sample_rate)[0], self.targets[index]
+        return self.audio[index].float() / 32768, self.targets[index]
 
 
 def collate(items: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
@@ -175,6 +211,7 @@ class LabelledData(lightning.LightningDataModule):
         batch_size: Clips in a batch.
         limit: Use only so many training clips, from all sets (0: all), for experiments.
         by_damage: See `Calibration.fit`.
+        by_reference: See `Calibration.fit`.
         seed: Of the order of the clips.
     """
 
@@ -186,10 +223,16 @@ class LabelledData(lightning.LightningDataModule):
         batch_size: int = 32,
         limit: int = 0,
         by_damage: bool = True,
+        by_reference: bool = True,
         seed: int = 1,
     ) -> None:
         super().__init__()
-        self.folders, self.sample_rate, self.by_damage = (train, valid), sample_rate, by_damage
+        self.folders, self.sample_rate, self.by_damage, self.by_reference = (
+            (train, valid),
+            sample_rate,
+            by_damage,
+            by_reference,
+        )
         self.batch_size, self.limit, self.seed = batch_size, limit, seed
 
     def setup(self, stage: str) -> None:
@@ -197,7 +240,7 @@ class LabelledData(lightning.LightningDataModule):
         train, valid = ([clip for folder in folders for clip in read_set(folder)] for folders in self.folders)
         if self.limit:
             train = [train[i] for i in np.random.default_rng(0).permutation(len(train))[: self.limit]]
-        calibration = Calibration.fit(train, self.by_damage)
+        calibration = Calibration.fit(train, self.by_damage, self.by_reference)
         self.train_set, self.valid_set = (LabelledSet(s, calibration, self.sample_rate) for s in (train, valid))
 
     def train_dataloader(self) -> DataLoader[Any]:

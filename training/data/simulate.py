@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from training.data import additive, channel, codecs, enhance
 from training.data.additive import Material, Parameters
 from training.data.bandwidth import SIMULATION_RATE, widen
 from training.data.corpus import SAMPLE_RATE, Corpus, Signal, active_rms, change_rate, read_audio
+from training.data.voices import change_speed, colour, draw_speed
 
 Degradation = Callable[[Signal, np.random.Generator, Material], tuple[Signal, Parameters]]
 
@@ -20,13 +22,14 @@ DEGRADATIONS: dict[str, tuple[Degradation, float]] = {
     "competing_talker": (additive.competing_talker, 1.2),
     "noise": (additive.noise, 3.0),
     "clipping": (channel.clipping, 1.4),
-    "suppressor": (enhance.suppressor, 1.4),
+    "suppressor": (enhance.suppressor, 1.8),
     "mnru": (additive.mnru, 1.2),
     "echo": (channel.echo, 1.3),
     "band_limit": (channel.band_limit, 0.8),
     "quantise": (channel.quantise, 0.3),
     "codec": (codecs.codec, 2.0),
-    "vocoder": (enhance.vocoder, 0.8),
+    "neural_codec": (codecs.neural_codec, 1.6),
+    "vocoder": (enhance.vocoder, 0.6),
     "packet_loss": (channel.packet_loss, 1.0),
     "chop": (channel.chop, 1.5),
 }
@@ -37,6 +40,9 @@ COUNT_PROBABILITIES = (0.06, 0.55, 0.27, 0.12)
 
 DELIVERY_RATES = {8000: 0.04, 16000: 0.36, 22050: 0.08, 24000: 0.08, 32000: 0.08, 44100: 0.06, 48000: 0.30}
 """Rates in Hz at which clips reach the listener, and how often."""
+
+SECONDS = (4.0, 7.6)
+"""Shortest and longest clip: Distill-MOS hears 7.68 s."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ class Simulator:
         noise: Folder of noise recordings.
         rooms: Files of impulse responses.
         seconds: Shortest and longest clip.
+        vary_voices: Change the speed and the colour of the clean speech (see `voices`).
     """
 
     def __init__(
@@ -70,17 +77,18 @@ class Simulator:
         speech: Sequence[str | Path],
         noise: str | Path,
         rooms: Sequence[str | Path],
-        seconds: tuple[float, float] = (4.0, 7.6),
+        seconds: tuple[float, float] = SECONDS,
+        vary_voices: bool = True,
     ) -> None:
         responses = tuple(read_audio(Path(room), SIMULATION_RATE) for room in rooms)
         noises = Corpus.from_folder(noise, SIMULATION_RATE)
         self.material = Material(Corpus.from_folders(speech), noises, responses)
-        self.seconds = seconds
+        self.seconds, self.vary_voices = seconds, vary_voices
 
     def draw(self, seed: int, index: int) -> Clip:
         """Clip number `index` of the set with this seed: always the same one."""
         rng = np.random.default_rng([seed, index])
-        narrow, talker = self._draw_reference(rng)
+        narrow, talker = draw_reference(self.material.speech, rng, self.seconds, self.vary_voices)
         reference = widen(narrow, rng)
         material = replace(self.material, talker=talker)
         names, weights = list(DEGRADATIONS), np.array([w for _, w in DEGRADATIONS.values()])
@@ -102,10 +110,16 @@ class Simulator:
         kinds = tuple(names[i] for i in chosen)
         return Clip(delivered, rate, heard, narrow, talker, kinds, parameters | {"bandwidth_hz": bandwidth_hz})
 
-    def _draw_reference(self, rng: np.random.Generator) -> tuple[Signal, str]:
-        samples = int(rng.uniform(*self.seconds) * SAMPLE_RATE)
-        for _ in range(20):
-            speech, entry = self.material.speech.draw_speech(rng, samples)
-            if active_rms(speech) > 1e-3:
-                return speech, entry.group
-        raise ValueError("20 speech excerpts in a row were silent: is this a speech corpus?")
+
+def draw_reference(
+    corpus: Corpus, rng: np.random.Generator, seconds: tuple[float, float] = SECONDS, vary_voices: bool = True
+) -> tuple[Signal, str]:
+    """Clean speech at `SAMPLE_RATE` and its talker: what `Simulator.draw` begins with."""
+    samples = int(rng.uniform(*seconds) * SAMPLE_RATE)
+    speed = draw_speed(rng) if vary_voices else 1.0
+    for _ in range(20):
+        speech, entry = corpus.draw_speech(rng, math.ceil(samples * speed))
+        if active_rms(speech) > 1e-3:
+            speech = change_speed(speech, speed)[:samples]
+            return colour(speech, rng) if vary_voices else speech, entry.group
+    raise ValueError("20 speech excerpts in a row were silent: is this a speech corpus?")
