@@ -17,7 +17,7 @@ from jsqa_metric.hub import write_folder
 if importlib.util.find_spec("distillmos") is None or importlib.util.find_spec("av") is None:
     pytest.skip("needs the training environment: bash training/install.sh", allow_module_level=True)
 
-from jsqa_metric.model import LOG_STD
+from jsqa_metric.model import DIMENSIONS, LOG_STD
 from training import ablation, build_set, label_references, publish, train
 from training.data import codecs, speech_codecs
 from training.data.bandwidth import SIMULATION_RATE, measured_bandwidth_hz, widen
@@ -107,7 +107,7 @@ def test_amr_wb_codes_speech_better_with_more_bits(speech):
     for bit_rate in (6600, 23850):
         decoded = codecs.align(codecs.encode_decode(speech, codecs.CODECS["amr-wb"], bit_rate), reference)
         distances.append(np.std(decoded - reference) / np.std(reference))
-    assert distances[1] < 0.5 < 1 > distances[0] > distances[1]
+    assert distances[1] + 0.02 < distances[0] < 0.8
 
 
 def test_synthesised_speech_follows_the_original_as_far_as_it_is_sent(speech):
@@ -118,7 +118,7 @@ def test_synthesised_speech_follows_the_original_as_far_as_it_is_sent(speech):
         return float(np.std(levels[0] - levels[1]))
 
     good, coarse = envelope_error(speech_codecs.fargan(speech)), envelope_error(speech_codecs.fargan(speech, 1.0, 4))
-    assert good < 4 < coarse
+    assert good < 2.5 < coarse
     whole = envelope_error(speech_codecs.opus(speech, 16000))
     assert whole < envelope_error(speech_codecs.opus(speech, 16000, loss_percent=30))
 
@@ -237,7 +237,7 @@ def test_targets_put_clean_speech_on_top_and_mark_what_is_unknown(calibration):
     assert (np.diff(mos) < 0).all()
     assert mos.min() >= 1
     unknown = calibration.targets([clip("noise", (np.nan, 0.5, 3.0, 3))])[0]
-    assert np.isnan(unknown).tolist() == [False, True, False, False, False]
+    assert np.isnan(unknown[:5]).tolist() == [False, True, False, False, False]
 
 
 def test_each_damage_is_taught_by_the_teacher_that_hears_it(calibration):
@@ -248,6 +248,22 @@ def test_each_damage_is_taught_by_the_teacher_that_hears_it(calibration):
     assert spread("vocoder") == 0
     assert 0 < spread("clipping") < spread("noise") < spread("echo")
     assert spread("clipping+echo") == pytest.approx((spread("clipping") + spread("echo")) / 2)
+
+
+def test_damage_is_a_loss_in_its_own_dimension_only(calibration):
+    def dimensions(condition: str, **known: float) -> dict[str, float]:
+        labels = calibration.targets([clip(condition, LABELS["noise"], **known)])[0, -4:] + 3
+        return dict(zip(DIMENSIONS, labels, strict=True))
+
+    clean = CLEAN_MOS
+    noisy, gaps = dimensions("noise"), dimensions("chop+packet_loss")
+    assert noisy["noisiness"] < 4 > gaps["discontinuity"]
+    assert noisy["discontinuity"] == noisy["coloration"] == gaps["noisiness"] == pytest.approx(clean)
+    both = dimensions("noise+chop")
+    assert np.isnan([both["noisiness"], both["discontinuity"]]).all()
+    assert both["coloration"] == pytest.approx(clean)
+    assert np.isnan(dimensions("noise", bandwidth_hz=4000.0)["noisiness"])  # the bandwidth is damage, too
+    assert dimensions("noise", level_db=-46.0)["loudness"] < noisy["loudness"] == pytest.approx(clean)
 
 
 def test_the_damage_is_judged_and_not_the_talker():
@@ -307,9 +323,11 @@ def test_train_publish_and_score(labelled_set, tmp_path, speech):
     publish.main([str(best), str(tmp_path / "model"), "--revision", "test"])  # again: nothing to keep
     assert not (tmp_path / "model" / "test").exists()
     model = load_model(tmp_path / "model", revision="test")
-    assert model.config.tasks == (*TEACHERS, LOG_STD)
+    assert model.config.tasks == (*TEACHERS, *DIMENSIONS, LOG_STD)
     assert 1 <= score(speech, 16000, model=tmp_path / "model") <= 5
-    assert 0 < score(speech, 16000, model=tmp_path / "model", return_details=True).std < 3
+    details = score(speech, 16000, model=tmp_path / "model", return_details=True)
+    assert 0 < details.std < 3
+    assert all(1 <= mos <= 5 for mos in details.dimensions)
 
 
 def test_publishing_keeps_the_model_before(tmp_path):
@@ -352,12 +370,12 @@ def test_data_at_another_rate_than_the_model_are_refused(labelled_set, tmp_path)
 def test_the_standard_deviation_is_fitted_to_the_errors_and_has_no_say_in_the_mos():
     module = Regression({"encoder": "waveform", "width": 2})
     errors, log_std = torch.tensor([0.5, -0.5, 0.5, -0.5]), torch.zeros(1, requires_grad=True)
-    targets = torch.full((4, 5), float("nan"))
+    targets = torch.full((4, 9), float("nan"))
     targets[:, 0] = 3.0
     mos = (3.0 + errors).requires_grad_()
     optimizer = torch.optim.SGD([log_std], lr=0.5)
     for _ in range(200):
-        outputs = torch.cat([torch.zeros(4, 4), log_std.expand(4)[:, None]], dim=1)
+        outputs = torch.cat([torch.zeros(4, 8), log_std.expand(4)[:, None]], dim=1)
         optimizer.zero_grad()
         module.losses(mos, outputs, targets)[2].backward()
         optimizer.step()

@@ -14,14 +14,14 @@ from torchmetrics import MetricCollection
 from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError, PearsonCorrCoef, SpearmanCorrCoef
 
 from jsqa_metric import JSQAModel, ModelConfig
-from jsqa_metric.model import LOG_STD
+from jsqa_metric.model import DIMENSIONS, LOG_STD
 from training.checkpoints import load_encoder
 from training.losses import contrastive_regression
 from training.teachers import TEACHERS
 
 
 class Regression(lightning.LightningModule):
-    """Huber regression of the MOS, with the teachers' standardised labels as further tasks (as in MTQ-Net).
+    """Huber regression of MOS, the teachers' labels (as in MTQ-Net) and the dimensions of quality.
 
     The last task is how far off the MOS is likely to be: the log of a Gaussian's standard deviation, fitted to the
     errors by maximum likelihood (Nix and Weigend 1994) without any say in the MOS itself.
@@ -30,7 +30,7 @@ class Regression(lightning.LightningModule):
         model: Entries of `ModelConfig`.
         learning_rate: Peak of a one-cycle schedule with AdamW.
         weight_decay: Of AdamW.
-        task_weight: Of the mean loss over the teachers, beside the loss of the MOS.
+        task_weight: Of the mean loss over teachers and dimensions, beside the loss of the MOS.
         std_weight: Of the loss of the standard deviation.
         contrastive_weight: Of SCOREQ's contrastive regression on the embeddings, as a further objective.
         huber_delta: Where the loss turns from squared to absolute.
@@ -49,7 +49,7 @@ class Regression(lightning.LightningModule):
         pretrained: str | None = None,
     ) -> None:
         super().__init__()
-        model = {"tasks": (*TEACHERS, LOG_STD), **model}
+        model = {"tasks": (*TEACHERS, *DIMENSIONS, LOG_STD), **model}
         self.save_hyperparameters()
         self.model = JSQAModel(ModelConfig(**model))
         self.valid_metrics = MetricCollection(
@@ -77,7 +77,7 @@ class Regression(lightning.LightningModule):
             load_encoder(self.model, self.hparams["pretrained"])
 
     def losses(self, mos: Tensor, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Losses of the MOS, of the teachers (labels that are NaN do not count), and of the standard deviation."""
+        """Losses of the MOS, of the other tasks (labels that are NaN do not count), and of the standard deviation."""
         delta = self.hparams["huber_delta"]
         tasks, log_std = outputs[:, :-1].float(), outputs[:, -1].float()
         known = ~torch.isnan(targets[:, 1:])

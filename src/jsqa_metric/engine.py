@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from jsqa_metric import audio as au
 from jsqa_metric.bandwidth import bandwidth_gain, extend
-from jsqa_metric.model import JSQAModel
+from jsqa_metric.model import Dimensions, JSQAModel
 
 Path = str | os.PathLike[str]
 Source = Path | au.Clip
@@ -52,6 +52,8 @@ class ScoreDetails:
         windows: Scores over time; `mos` is the mean of those that are not NaN.
         std: Standard deviation that the model expects of its error (in MOS); NaN if it has not learned to, or if
             there is no score.
+        dimensions: Where quality is lost, a MOS for each of noisiness, coloration, discontinuity and loudness; NaN if
+            the model has not learned them, or if there is no score.
     """
 
     mos: float
@@ -60,6 +62,7 @@ class ScoreDetails:
     sample_rate: int | None
     windows: tuple[WindowScore, ...] = ()
     std: float = math.nan
+    dimensions: Dimensions = Dimensions()
 
 
 @dataclass
@@ -78,6 +81,7 @@ class _Job:
     score: Tensor | None = None
     mos: float = math.nan
     std: float = math.nan
+    dimensions: list[float] = field(default_factory=list)
 
 
 @dataclass
@@ -90,6 +94,7 @@ class _Tally:
     windows: list[WindowScore] = field(default_factory=list)
     scores: list[Tensor] = field(default_factory=list)
     stds: list[float] = field(default_factory=list)
+    dimensions: list[list[float]] = field(default_factory=list)
 
 
 def _read_jobs(
@@ -125,13 +130,13 @@ def _score_windows(jobs: list[_Job], model: JSQAModel, device: torch.device) -> 
     # the trainer's mixed precision is not ours, nor the resampler's: a score does not depend on where it is computed
     with torch.autocast(device.type, enabled=False):
         wav, lengths = _resample_batch(signals, rates, model.sample_rate)
-        scores, stds = model.predict_with_std(wav, lengths)
+        scores, stds, dimensions = model.predict_details(wav, lengths)
         if model.config.limit_hz:
             gains = torch.stack([bandwidth_gain(s, rate) for s, rate in zip(signals, rates, strict=True)])
             scores = extend(scores, gains)
-    values = scores.detach().tolist(), stds.detach().tolist()
-    for (job, _), score, mos, std in zip(sound, scores.unbind(), *values, strict=True):
-        job.score, job.mos, job.std = score, mos, std
+    values = scores.detach().tolist(), stds.detach().tolist(), dimensions.detach().tolist()
+    for (job, _), score, mos, std, parts in zip(sound, scores.unbind(), *values, strict=True):
+        job.score, job.mos, job.std, job.dimensions = score, mos, std, parts
 
 
 def _resample_batch(signals: list[Tensor], rates: list[int], rate: int) -> tuple[Tensor, Tensor]:
@@ -193,6 +198,7 @@ def iter_details(
             if job.score is not None:
                 tally.scores.append(job.score)
                 tally.stds.append(job.std)
+                tally.dimensions.append(job.dimensions)
             if job.final:
                 yield _finish(tallies.pop(job.clip), device)
 
@@ -202,8 +208,13 @@ def _finish(tally: _Tally, device: torch.device) -> tuple[ScoreDetails, Tensor]:
     if tally.reason is None and not tally.scores:
         tally.reason = f"silent: no sample reaches {20 * math.log10(au.SILENCE_PEAK):.0f} dB of full scale"
     score, mos, std = torch.tensor(math.nan, device=device), math.nan, math.nan
+    dimensions = Dimensions()
     if tally.reason is None:
         score = torch.stack(tally.scores).mean()
         mos = fmean(window.mos for window in tally.windows if not math.isnan(window.mos))
         std = fmean(tally.stds)  # the errors of a clip's windows go together: averaging does not make them smaller
-    return ScoreDetails(mos, tally.reason, tally.duration_s, tally.sample_rate, tuple(tally.windows), std), score
+        dimensions = Dimensions(*map(fmean, zip(*tally.dimensions, strict=True)))
+    details = ScoreDetails(
+        mos, tally.reason, tally.duration_s, tally.sample_rate, tuple(tally.windows), std, dimensions
+    )
+    return details, score

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
@@ -18,6 +19,19 @@ LOG_STD = "log_std"
 """Name of the task that is the log of the MOS's standard deviation."""
 FORMAT_VERSION = 1
 """Raised when `config.json` or the names of the weights change their meaning."""
+
+
+class Dimensions(NamedTuple):
+    """Where quality is lost: a MOS for each of the dimensions of ITU-T P.804, high where nothing is."""
+
+    noisiness: float = math.nan
+    coloration: float = math.nan
+    discontinuity: float = math.nan
+    loudness: float = math.nan
+
+
+DIMENSIONS = Dimensions._fields
+"""Names of the tasks that are these, less 3."""
 
 
 @dataclass(frozen=True)
@@ -152,12 +166,20 @@ class JSQAModel(nn.Module, PyTorchModelHubMixin, library_name="jsqa_metric", tag
         low, high = MOS_RANGE
         return low + (high - low) * torch.sigmoid(outputs[:, 0]), outputs[:, 1:]
 
-    def predict_with_std(self, wav: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """MOS, and the standard deviation expected of its error (NaN for a model without the task `LOG_STD`)."""
+    def predict_details(self, wav: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """MOS, the standard deviation expected of its error, and the MOS of each of `DIMENSIONS`.
+
+        What the model has not learned is NaN.
+
+        Shape:
+            - return: `(batch,)`, `(batch,)`, `(batch, len(DIMENSIONS))`
+        """
         mos, tasks = self.predict(wav, lengths)
-        if LOG_STD not in self.config.tasks:
-            return mos, torch.full_like(mos, torch.nan)
-        return mos, tasks[:, self.config.tasks.index(LOG_STD)].exp()
+        unknown = torch.full_like(mos, torch.nan)
+        by_name = dict(zip(self.config.tasks, tasks.unbind(1), strict=True))
+        std = by_name[LOG_STD].exp() if LOG_STD in by_name else unknown
+        dimensions = torch.stack([by_name[name] + 3 if name in by_name else unknown for name in DIMENSIONS], dim=1)
+        return mos, std, dimensions.clamp(*MOS_RANGE)
 
     def forward(self, wav: Tensor, lengths: Tensor | None = None) -> Tensor:
         """MOS of each clip at `sample_rate`, in [1, 5]; arguments as for `embed`.

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from jsqa_metric.audio import resample
 from jsqa_metric.bandwidth import bandwidth_share
+from jsqa_metric.model import DIMENSIONS
 from training.data.corpus import SAMPLE_RATE
 from training.data.loading import training_loader
 from training.teachers import REFERENCE_LABEL, TEACHERS
@@ -46,6 +47,26 @@ From what is known of the two (design notes): PESQ, which knows the reference, i
 echo and gaps, Distill-MOS of clipping. PESQ compares waveforms, so that resynthesised speech is outside the scope of
 P.862, and reverberation and missing bands cost more there than with listeners.
 """
+
+DAMAGE_DIMENSIONS: dict[str, tuple[str, ...]] = {
+    "noise": ("noisiness",),
+    "mnru": ("noisiness",),
+    "quantise": ("noisiness",),
+    "competing_talker": ("noisiness",),
+    "suppressor": ("noisiness", "coloration"),
+    "reverb": ("coloration",),
+    "echo": ("coloration",),
+    "clipping": ("coloration",),
+    "band_limit": ("coloration",),
+    "codec": ("coloration",),
+    "neural_codec": ("coloration", "discontinuity"),
+    "vocoder": ("coloration",),
+    "packet_loss": ("discontinuity",),
+    "chop": ("discontinuity",),
+}
+"""The dimensions of quality that a kind of damage touches; loudness is the level's alone."""
+NARROW_HZ = 7000.0
+"""Narrower clips are coloured, whatever else was done."""
 
 QUIET_DB = -32.0
 """Below this active level (dBFS) speech is too quiet to be left alone: 6 dB under the nominal -26."""
@@ -73,10 +94,20 @@ class LabelledClip:
     level_db: float
     reference: float = math.nan
 
+    @property
+    def level_share(self) -> float:
+        """What the level leaves of the range of MOS."""
+        return 1 - QUIET_COST_PER_DB * max(0.0, QUIET_DB - self.level_db)
+
     def share(self, top_hz: float) -> float:
         """What level and bandwidth, as far as a model hears that goes up to `top_hz`, leave of the range of MOS."""
-        level = 1 - QUIET_COST_PER_DB * max(0.0, QUIET_DB - self.level_db)
-        return level * bandwidth_share(min(self.bandwidth_hz, top_hz))
+        return self.level_share * bandwidth_share(min(self.bandwidth_hz, top_hz))
+
+    @property
+    def touched(self) -> set[str]:
+        """The dimensions that the damage touches, but for loudness."""
+        dimensions = {d for kind in self.condition.split("+") for d in DAMAGE_DIMENSIONS.get(kind, ())}
+        return dimensions | ({"coloration"} if self.bandwidth_hz < NARROW_HZ else set())
 
     @property
     def pesq_weight(self) -> float:
@@ -147,11 +178,23 @@ class Calibration:
         return replace(fitted, clean=float(clean), worst=float(np.nanquantile(mixture, 0.002)))
 
     def targets(self, clips: Sequence[LabelledClip], top_hz: float = math.inf) -> Labels:
-        """`(clips, 1 + teachers)`: the MOS for a model that hears up to `top_hz`, then the standardised labels."""
+        """`(clips, 1 + teachers + dimensions)`: the MOS for a model that hears up to `top_hz`, then the other tasks.
+
+        These are the standardised labels of the teachers, and the MOS of each dimension less 3. What is not known is
+        NaN: of damage in several dimensions, nobody knows which share is whose.
+        """
         unit = (self._mixture(clips) - self.worst) / (self.clean - self.worst)
         mos = np.clip(1 + unit * (CLEAN_MOS - 1) * [c.share(top_hz) for c in clips], 1, 5)
         standardised = (np.array([c.labels for c in clips]) - self.mean) / self.std
-        return np.column_stack([mos, standardised]).astype(np.float32)
+        dimensions = [self._dimensions(clip, share) for clip, share in zip(clips, unit, strict=True)]
+        return np.column_stack([mos, standardised, dimensions]).astype(np.float32)
+
+    @staticmethod
+    def _dimensions(clip: LabelledClip, share: float) -> list[float]:
+        touched = clip.touched
+        shares = {name: (share if len(touched) == 1 else math.nan) if name in touched else 1.0 for name in DIMENSIONS}
+        shares["loudness"] = clip.level_share
+        return [float(np.clip(1 + (CLEAN_MOS - 1) * shares[name], 1, 5)) - 3 for name in DIMENSIONS]
 
     def _mixture(self, clips: Sequence[LabelledClip]) -> NDArray[np.float64]:
         labels = np.array([c.labels for c in clips])
