@@ -24,7 +24,8 @@ from training.data.bandwidth import SIMULATION_RATE, measured_bandwidth_hz, wide
 from training.data.channel import band_limit
 from training.data.corpus import SAMPLE_RATE, Corpus, change_rate
 from training.data.enhance import deep_filter
-from training.data.labelled import CLEAN_MOS, Calibration, LabelledClip, LabelledSet, collate_cropped, read_set
+from training.data.labelled import LabelledSet, collate_cropped
+from training.data.labels import CLEAN_MOS, Calibration, LabelledClip, read_set
 from training.data.simulate import DEGRADATIONS, DELIVERY_RATES, Simulator, draw_reference
 from training.data.voices import change_speed, colour
 from training.regression import Regression

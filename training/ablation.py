@@ -20,7 +20,7 @@ import pandas as pd
 
 from jsqa_metric import score
 from training.checkpoints import read_model
-from training.data.labelled import Calibration, read_set
+from training.data.labels import Calibration, read_set
 from training.data.readers import RatedClip, open_rated
 from training.jnd_report import markdown, provenance, this_command
 from training.tables import MEASURES, measures

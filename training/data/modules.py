@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from training.data.corpus import SAMPLE_RATE, read_audio
 from training.data.jnd_pairs import DrawnPairs, JndPairs, WrittenPairs, collate_pairs
-from training.data.labelled import Calibration, collate, collate_cropped, read_set
+from training.data.labelled import collate, collate_cropped
+from training.data.labels import Calibration, read_set
 from training.data.loading import training_loader
 from training.data.readers import RatedClip, open_corpus, open_rated
 

@@ -1,0 +1,201 @@
+"""Labels of simulated clips: what the teachers said of them, and the targets that a model learns from it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jsqa_metric.bandwidth import bandwidth_share
+from jsqa_metric.model import DIMENSIONS
+from training.data.corpus import SAMPLE_RATE
+from training.teachers import REFERENCE_LABEL, TEACHERS
+
+CLEAN_MOS = 4.75
+"""Where undamaged fullband speech lies on our scale; wideband speech comes to 4.27 by `bandwidth_share`."""
+
+PESQ_WEIGHTS = {
+    "competing_talker": 0.75,
+    "echo": 0.75,
+    "chop": 0.75,
+    "packet_loss": 0.6,
+    "suppressor": 0.4,
+    "band_limit": 0.25,
+    "reverb": 0.25,
+    "clipping": 0.2,
+    "vocoder": 0.0,
+    "neural_codec": 0.3,
+}
+"""How far PESQ (the rest is Distill-MOS) teaches a kind of damage; half where nothing is said.
+
+From what is known of the two (design notes): PESQ, which knows the reference, is the better judge of added talkers,
+echo and gaps, Distill-MOS of clipping. PESQ compares waveforms, so that resynthesised speech is outside the scope of
+P.862, and reverberation and missing bands cost more there than with listeners.
+"""
+
+DAMAGE_DIMENSIONS: dict[str, tuple[str, ...]] = {
+    "noise": ("noisiness",),
+    "mnru": ("noisiness",),
+    "quantise": ("noisiness",),
+    "competing_talker": ("noisiness",),
+    "suppressor": ("noisiness", "coloration"),
+    "reverb": ("coloration",),
+    "echo": ("coloration",),
+    "clipping": ("coloration",),
+    "band_limit": ("coloration",),
+    "codec": ("coloration",),
+    "neural_codec": ("coloration", "discontinuity"),
+    "vocoder": ("coloration",),
+    "packet_loss": ("discontinuity",),
+    "chop": ("discontinuity",),
+}
+"""The dimensions of quality that a kind of damage touches; loudness is the level's alone."""
+NARROW_HZ = 7000.0
+"""Narrower clips are coloured, whatever else was done."""
+
+QUIET_DB = -32.0
+"""Below this active level (dBFS) speech is too quiet to be left alone: 6 dB under the nominal -26."""
+QUIET_COST_PER_DB = 1.5 / 93.2
+"""ITU-T G.107: the basic signal-to-noise ratio Ro loses 1.5 per dB of loudness rating, of 93.2 in all."""
+
+REFERENCE_SCALES = (0.8, 1.5)
+"""How far Distill-MOS's opinion of the reference may scale that of the damaged clip."""
+
+Labels = NDArray[np.float32]
+"""`(clips, teachers)` in the order of `TEACHERS`, NaN where a teacher could not judge."""
+
+
+@dataclass(frozen=True)
+class LabelledClip:
+    """A clip of a set: where it lies, its damage, the teachers' labels, and what no teacher hears (Hz, dBFS).
+
+    `reference` is Distill-MOS's label of the clean reference, NaN in sets that were built without.
+    """
+
+    path: Path
+    condition: str
+    labels: tuple[float, ...]
+    bandwidth_hz: float
+    level_db: float
+    reference: float = math.nan
+
+    @property
+    def level_share(self) -> float:
+        """What the level leaves of the range of MOS."""
+        return 1 - QUIET_COST_PER_DB * max(0.0, QUIET_DB - self.level_db)
+
+    def share(self, top_hz: float) -> float:
+        """What level and bandwidth, as far as a model hears that goes up to `top_hz`, leave of the range of MOS."""
+        return self.level_share * bandwidth_share(min(self.bandwidth_hz, top_hz))
+
+    @property
+    def touched(self) -> set[str]:
+        """The dimensions that the damage touches, but for loudness."""
+        dimensions = {d for kind in self.condition.split("+") for d in DAMAGE_DIMENSIONS.get(kind, ())}
+        return dimensions | ({"coloration"} if self.bandwidth_hz < NARROW_HZ else set())
+
+    @property
+    def pesq_weight(self) -> float:
+        """Share of PESQ in the label: the mean over the kinds of damage."""
+        return float(np.mean([PESQ_WEIGHTS.get(kind, 0.5) for kind in self.condition.split("+")]))
+
+
+def read_set(folder: str | Path) -> list[LabelledClip]:
+    """All finished shards of a set.
+
+    Raises:
+        FileNotFoundError: If there are none.
+    """
+    clips = []
+    for index in sorted(Path(folder).glob("[0-9]*/labels.csv")):
+        with index.open(newline="") as handle:
+            for row in csv.DictReader(handle):
+                labels = tuple(float(row[t]) for t in TEACHERS)
+                known = json.loads(row["parameters"])
+                band, level = known.get("bandwidth_hz", SAMPLE_RATE / 2), known["level_db"]
+                reference = float(row.get(REFERENCE_LABEL, "nan"))
+                clips.append(LabelledClip(index.parent / row["file"], row["condition"], labels, band, level, reference))
+    if not clips:
+        raise FileNotFoundError(f"no labelled shards in {folder}: build a set with `python -m training.build_set`")
+    return clips
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Mean and spread of each teacher on the training set, and how their mixture becomes a MOS.
+
+    The mixture is the mean of standardised PESQ and Distill-MOS, weighted by the damage (`PESQ_WEIGHTS`; Distill-MOS
+    alone where PESQ cannot judge), mapped linearly so that undamaged speech is at `CLEAN_MOS` and what both find worst
+    is at 1. Distill-MOS counts relative to what it says of the clean reference: the damage is judged, not the talker.
+    Bandwidth and level then scale the distance from 1.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    reference: float
+    clean: float
+    worst: float
+    by_damage: bool = True
+
+    @classmethod
+    def fit(cls, clips: Sequence[LabelledClip], by_damage: bool = True, by_reference: bool = True) -> Calibration:
+        """Fit to a training set.
+
+        Args:
+            clips: The set.
+            by_damage: Weight the teachers by the damage; otherwise PESQ and Distill-MOS have equal weights everywhere.
+            by_reference: Take Distill-MOS relative to its label of the reference, where that is known.
+        """
+        labels = np.array([c.labels for c in clips])
+        references = np.array([c.reference for c in clips])
+        known = by_reference and not np.isnan(references).all()
+        fitted = cls(
+            tuple(np.nanmean(labels, axis=0)),
+            tuple(np.nanstd(labels, axis=0)),
+            float(np.nanmean(references)) if known else math.nan,
+            clean=math.nan,
+            worst=math.nan,
+            by_damage=by_damage,
+        )
+        mixture = fitted._mixture(clips)
+        undamaged = mixture[[c.condition == "clean" for c in clips]]
+        clean = np.nanmean(undamaged) if undamaged.size else np.nanmax(mixture)  # a tiny set may have none
+        return replace(fitted, clean=float(clean), worst=float(np.nanquantile(mixture, 0.002)))
+
+    def targets(self, clips: Sequence[LabelledClip], top_hz: float = math.inf) -> Labels:
+        """`(clips, 1 + teachers + dimensions)`: the MOS for a model that hears up to `top_hz`, then the other tasks.
+
+        These are the standardised labels of the teachers, and the MOS of each dimension less 3. What is not known is
+        NaN: of damage in several dimensions, nobody knows which share is whose.
+        """
+        unit = (self._mixture(clips) - self.worst) / (self.clean - self.worst)
+        mos = np.clip(1 + unit * (CLEAN_MOS - 1) * [c.share(top_hz) for c in clips], 1, 5)
+        standardised = (np.array([c.labels for c in clips]) - self.mean) / self.std
+        dimensions = [self._dimensions(clip, share) for clip, share in zip(clips, unit, strict=True)]
+        return np.column_stack([mos, standardised, dimensions]).astype(np.float32)
+
+    @staticmethod
+    def _dimensions(clip: LabelledClip, share: float) -> list[float]:
+        touched = clip.touched
+        shares = {name: (share if len(touched) == 1 else math.nan) if name in touched else 1.0 for name in DIMENSIONS}
+        shares["loudness"] = clip.level_share
+        return [float(np.clip(1 + (CLEAN_MOS - 1) * shares[name], 1, 5)) - 3 for name in DIMENSIONS]
+
+    def _mixture(self, clips: Sequence[LabelledClip]) -> NDArray[np.float64]:
+        labels = np.array([c.labels for c in clips])
+        own = np.array([c.reference for c in clips])
+        # from 1 to the reference's label, as from 1 to what references have on average
+        scale = np.nan_to_num(np.clip((self.reference - 1) / (own - 1), *REFERENCE_SCALES), nan=1.0)
+        distill = TEACHERS.index("distillmos")
+        labels[:, distill] = 1 + (labels[:, distill] - 1) * scale
+        standardised = (labels - self.mean) / self.std
+        pesq = standardised[:, TEACHERS.index("pesq")]
+        weight = np.where(np.isnan(pesq), 0, [c.pesq_weight if self.by_damage else 0.5 for c in clips])
+        mixture: NDArray[np.float64] = weight * np.nan_to_num(pesq) + (1 - weight) * standardised[:, distill]
+        return mixture
