@@ -18,7 +18,7 @@ if importlib.util.find_spec("distillmos") is None or importlib.util.find_spec("a
     pytest.skip("needs the training environment: bash training/install.sh", allow_module_level=True)
 
 from jsqa_metric.model import DIMENSIONS, LOG_STD
-from training import ablation, build_set, label_references, publish, train
+from training import ablation, build_set, evaluate, label_references, publish, train
 from training.data import codecs, speech_codecs
 from training.data.bandwidth import SIMULATION_RATE, measured_bandwidth_hz, widen
 from training.data.channel import band_limit
@@ -329,6 +329,18 @@ def test_train_publish_and_score(labelled_set, tmp_path, speech):
     details = score(speech, 16000, model=tmp_path / "model", return_details=True)
     assert 0 < details.std < 3
     assert all(1 <= mos <= 5 for mos in details.dimensions)
+
+
+def test_a_model_is_held_against_the_simulated_labels(labelled_set, tmp_path):
+    folder, _ = labelled_set
+    torch.manual_seed(0)
+    write_folder(JSQAModel(ModelConfig(width=4, channels=16, layers=1, tasks=DIMENSIONS)), tmp_path / "model")
+    sets = [f"data.train=[{folder}]", f"data.valid=[{folder}]"]
+    evaluate.main([str(tmp_path / "model"), "--out", str(tmp_path / "report.md"), "--set", *sets])
+    report = (tmp_path / "report.md").read_text()
+    assert "| all | 12 |" in report
+    assert all(f"| {name} |" in report for name in DIMENSIONS)
+    assert "| loudness | 12 |" in report
 
 
 def test_publishing_keeps_the_model_before(tmp_path):

@@ -1,0 +1,89 @@
+"""How well a model follows the simulated labels: MOS by kind of damage, and the dimensions of quality.
+
+    python -m training.evaluate src/jsqa_metric/weights/default --out training/results/validation.md
+
+The sets and their calibration are those of `recipes/default.yaml`; no listener is asked.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.data import DataLoader
+
+from jsqa_metric import JSQAModel, load_model
+from jsqa_metric.model import DIMENSIONS
+from training.ablation import RECIPE
+from training.data.labelled import LabelledSet, collate
+from training.data.labels import Calibration, LabelledClip, read_set
+from training.jnd_report import markdown, provenance, this_command
+from training.tables import measures
+from training.train import read_recipe
+
+COLUMNS = ["clips", "pcc", "srcc", "rmse", "mae"]
+
+
+@torch.inference_mode()
+def predict(model: JSQAModel, clips: LabelledSet) -> tuple[np.ndarray, np.ndarray]:
+    """MOS `(clips,)` and dimensions `(clips, 4)`."""
+    parts = [model.predict_details(wav, lengths) for wav, lengths, _ in DataLoader(clips, 16, collate_fn=collate)]
+    return torch.cat([p[0] for p in parts]).numpy(), torch.cat([p[2] for p in parts]).numpy()
+
+
+def agreement(predicted: np.ndarray, labels: np.ndarray, wanted: np.ndarray) -> dict[str, float]:
+    """Measures over the wanted clips."""
+    values = measures(predicted[wanted].astype(float), labels[wanted].astype(float))
+    return {"clips": int(wanted.sum())} | {name: round(values[name], 3) for name in COLUMNS[1:]}
+
+
+def by_damage(clips: list[LabelledClip], mos: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
+    """A row for all clips, and for those that have each kind of damage (others may have come before or after)."""
+    kinds = [set(clip.condition.split("+")) for clip in clips]
+    rows = {"all": np.ones(len(clips), bool)}
+    rows |= {name: np.array([name in here for here in kinds]) for name in sorted(set().union(*kinds))}
+    rows = {name: wanted for name, wanted in rows.items() if wanted.sum() >= 10}
+    return pd.DataFrame([{"damage": name} | agreement(mos, labels, wanted) for name, wanted in rows.items()])
+
+
+def by_dimension(predicted: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
+    """A row for each dimension, over the clips whose label is known."""
+    rows = []
+    for column, name in enumerate(DIMENSIONS):
+        known = ~np.isnan(labels[:, column])
+        rows.append({"dimension": name} | agreement(predicted[:, column], labels[:, column] + 3, known))
+    return pd.DataFrame(rows)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of `python -m training.evaluate`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="a model as `load_model` takes it")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="changes to the recipe")
+    args = parser.parse_args(arguments)
+    model, data = load_model(args.model), read_recipe(RECIPE, args.set)["data"]
+    train, clips = ([clip for folder in data[part] for clip in read_set(folder)] for part in ("train", "valid"))
+    valid = LabelledSet(clips, Calibration.fit(train), model.sample_rate)
+    labels = valid.targets.numpy()
+    mos, dimensions = predict(model, valid)
+    first = labels.shape[1] - len(DIMENSIONS)
+    parts = [
+        f"# {args.model} on the simulated validation sets\n",
+        provenance(this_command()),
+        f"- model: revision {model.config.revision}; sets: {', '.join(map(str, data['valid']))} ({len(clips)} clips)\n",
+        "## MOS\n",
+        markdown(by_damage(clips, mos, labels[:, 0])),
+        "\n## Dimensions\n",
+        "Where damage in several dimensions leaves the shares unknown, a clip does not count.\n",
+        markdown(by_dimension(dimensions, labels[:, first:])),
+    ]
+    args.out.write_text("\n".join(parts) + "\n")
+    print(args.out.read_text())
+
+
+if __name__ == "__main__":
+    main()
