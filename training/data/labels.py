@@ -30,7 +30,8 @@ PESQ_WEIGHTS = {
     "reverb": 0.25,
     "clipping": 0.2,
     "vocoder": 0.0,
-    "neural_codec": 0.3,
+    "fargan": 0.0,
+    "codec2": 0.0,
 }
 """How far PESQ (the rest is Distill-MOS) teaches a kind of damage; half where nothing is said.
 
@@ -50,7 +51,10 @@ DAMAGE_DIMENSIONS: dict[str, tuple[str, ...]] = {
     "clipping": ("coloration",),
     "band_limit": ("coloration",),
     "codec": ("coloration",),
-    "neural_codec": ("coloration", "discontinuity"),
+    "fargan": ("coloration",),
+    "codec2": ("coloration",),
+    "opus-networks": ("coloration", "discontinuity"),
+    "opus-loss": ("coloration", "discontinuity"),
     "vocoder": ("coloration",),
     "packet_loss": ("discontinuity",),
     "chop": ("discontinuity",),
@@ -120,7 +124,8 @@ def read_set(folder: str | Path) -> list[LabelledClip]:
                 known = json.loads(row["parameters"])
                 band, level = known.get("bandwidth_hz", SAMPLE_RATE / 2), known["level_db"]
                 reference = float(row.get(REFERENCE_LABEL, "nan"))
-                clips.append(LabelledClip(index.parent / row["file"], row["condition"], labels, band, level, reference))
+                condition = row["condition"].replace("neural_codec", str(known.get("neural_codec")))
+                clips.append(LabelledClip(index.parent / row["file"], condition, labels, band, level, reference))
     if not clips:
         raise FileNotFoundError(f"no labelled shards in {folder}: build a set with `python -m training.build_set`")
     return clips
