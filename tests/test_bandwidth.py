@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
+from scipy.signal import resample_poly
 
 from jsqa_metric import score
 from jsqa_metric.audio import resample
@@ -20,19 +23,50 @@ def speech_up_to(speech: np.ndarray, top_hz: float, rate: int) -> torch.Tensor:
     return signal + high * signal.std() / high.std() * 10 ** (-35 / 20) if top_hz > 8000 else signal
 
 
-@pytest.mark.parametrize("rate", [32000, 44100, 48000, 96000])
+@pytest.mark.parametrize("rate", [22050, 24000, 32000, 44100, 48000, 96000, 384000])
 def test_the_gain_follows_the_bandwidth_and_not_the_rate(speech, rate):
-    tops = [hz for hz in (8000, 10000, 12000, 16000, 20000) if hz <= rate / 2]
+    tops = [hz for hz in (8000, 10000, 12000, 16000, 20000) if hz <= rate / 2] + ([rate / 2] if rate < 32000 else [])
     margin = 200  # a brick wall on the edge of a band leaks into the next
     gains = [float(bandwidth_gain(speech_up_to(speech, hz - margin, rate), rate)) for hz in tops]
     expected = [bandwidth_share(hz) / WIDE_BAND_SHARE for hz in tops]
     assert gains == pytest.approx(expected, abs=0.012)
 
 
-def test_up_to_16_khz_there_is_nothing_to_gain(speech):
-    assert bandwidth_gain(torch.from_numpy(speech), 16000) == 1
-    loud = torch.randn(8000)
-    assert bandwidth_gain(loud, 16000) == 1
+def test_up_to_16_khz_there_is_nothing_to_gain_and_hardly_beyond():
+    noise = torch.randn(16000, generator=torch.Generator().manual_seed(0))
+    assert bandwidth_gain(noise, 16000) == 1
+    assert bandwidth_gain(noise, 16001) == pytest.approx(1, abs=1e-3)
+    assert bandwidth_gain(noise, 17000) < 1.02
+
+
+@pytest.mark.parametrize("rate", [24000, 44100, 48000])
+def test_images_that_other_resamplers_leave_are_no_bandwidth(speech, rate):
+    ratio = Fraction(rate, 16000)
+    wide = resample_poly(speech, ratio.numerator, ratio.denominator).astype(np.float32)
+    assert bandwidth_gain(torch.from_numpy(wide), rate) == pytest.approx(1, abs=0.01)
+
+
+def test_rounding_noise_is_no_bandwidth(speech):
+    wide = resample(torch.from_numpy(speech)[None], 16000, 48000)[0]
+    quiet = (wide * (0.001 / wide.std()) * 32768).round() / 32768
+    assert bandwidth_gain(quiet, 48000) < 1.02
+
+
+def test_silence_has_no_bandwidth():
+    assert bandwidth_gain(torch.zeros(4800), 48000) == 1
+    tail = torch.zeros(10 * 1024 + 500)
+    tail[-500:] = torch.randn(500)
+    assert bandwidth_gain(tail, 48000) == 1
+
+
+def test_the_default_dtype_does_not_matter(speech):
+    before, clip = torch.get_default_dtype(), speech[:16000]
+    expected = score(clip, 48000)
+    try:
+        torch.set_default_dtype(torch.float64)
+        assert score(clip, 48000) == pytest.approx(expected, abs=1e-4)
+    finally:
+        torch.set_default_dtype(before)
 
 
 def test_a_clip_that_ends_in_mid_sound_is_not_wide(speech):

@@ -5,11 +5,12 @@ from jsqa_metric.engine import ScoreDetails, WindowScore
 from jsqa_metric.functional import score
 from jsqa_metric.hub import available_models, load_model
 from jsqa_metric.metric import JSQAMetric
-from jsqa_metric.model import JSQAModel, ModelConfig
+from jsqa_metric.model import Dimensions, JSQAModel, ModelConfig
 
 __version__ = "0.1.0"
 __all__ = [
     "AudioError",
+    "Dimensions",
     "JSQAMetric",
     "JSQAModel",
     "ModelConfig",

@@ -19,8 +19,12 @@ WIDE_BAND_SHARE = 129 / 148
 """Transmission rating of wideband (up to 8 kHz) relative to fullband speech: ITU-T G.107.1 and G.107.2."""
 BAND_HZ = np.arange(8000.0, 20001.0, 2000.0)
 """Edges of the bands above wideband in which there is sound, or not; the last one is that of fullband."""
+GUARD_HZ = 9000.0
+"""Where the first of these bands is measured from: resamplers leave images of wideband speech right above 8 kHz."""
 FRAME = 1024
-"""Samples of a frame whose spectrum is taken."""
+"""Samples of a frame whose spectrum is taken, at rates up to 48 kHz; as long at higher ones."""
+QUIET_DB = -40.0
+"""Speech below this level (dBFS) counts as if it had it: the rounding noise beside it is no bandwidth."""
 PRESENT_DB = -60.0
 """A band counts if its power, relative to that below 8 kHz, is above this: speech lies at -20 to -55 dB."""
 SLOPE_DB = 3.0
@@ -52,21 +56,23 @@ def bandwidth_gain(signal: Tensor, sample_rate: int) -> Tensor:
     A band counts only as far as those below it do. Differentiable.
 
     Args:
-        signal: `(time,)`.
+        signal: `(time,)`, full scale ±1.
         sample_rate: Of the signal, in Hz.
     """
     if sample_rate <= 2 * BAND_HZ[0]:
         return signal.new_ones(())
+    size = FRAME * max(1, round(sample_rate / 48000))
     # whole frames only: a frame across the end of a clip would hear a click
-    frames = F.pad(signal, (0, max(0, FRAME - len(signal)))).unfold(0, FRAME, FRAME)
-    spectrum = torch.fft.rfft(frames * torch.hann_window(FRAME, device=signal.device))
-    power = (spectrum.real.square() + spectrum.imag.square()).sum(0)
-    # the bands are of the audible range, not of the rate: what lies above half the rate is empty
-    edges = [round(hz * FRAME / sample_rate) for hz in BAND_HZ]
-    bands = [power[low:high].sum() for low, high in pairwise([0, *edges])]
+    frames = F.pad(signal, (0, max(0, size - len(signal)))).unfold(0, size, size)
+    window = torch.hann_window(size, dtype=signal.dtype, device=signal.device)
+    spectrum = torch.fft.rfft(frames * window)
+    power = (spectrum.real.square() + spectrum.imag.square()).mean(0) * (2 / (size * window.square().sum()))
+    edges = [round(hz * size / sample_rate) for hz in BAND_HZ]
+    bands = [power[: edges[0]].sum(), *(power[low:high].sum() for low, high in pairwise(edges))]
+    bands[1] = power[round(GUARD_HZ * size / sample_rate) : edges[1]].sum()
     level_db = 10 * torch.log10(torch.stack(bands) + 1e-20)
-    present = torch.sigmoid((level_db[1:] - level_db[0] - PRESENT_DB) / SLOPE_DB)
-    shares = np.array([bandwidth_share(hz) for hz in BAND_HZ])
+    present = torch.sigmoid((level_db[1:] - level_db[0].clamp(min=QUIET_DB) - PRESENT_DB) / SLOPE_DB)
+    shares = np.array([bandwidth_share(min(hz, sample_rate / 2)) for hz in BAND_HZ])
     gains = torch.tensor(np.diff(shares) / WIDE_BAND_SHARE, dtype=signal.dtype, device=signal.device)
     return 1 + torch.cumprod(present, dim=0) @ gains
 

@@ -20,7 +20,7 @@ from jsqa_metric import __version__
 from jsqa_metric.audio import check_channel
 from jsqa_metric.engine import BATCH_SIZE, ScoreDetails, iter_details
 from jsqa_metric.functional import score
-from jsqa_metric.hub import load_model, resolve_device
+from jsqa_metric.hub import identity, load_model, resolve_device
 from jsqa_metric.model import JSQAModel
 from jsqa_metric.report import FORMATS, Row, format_rows, make_row, read_report, shown_path, summary, write_report
 
@@ -153,7 +153,7 @@ def run(args: argparse.Namespace) -> int:
     files = find_files(args.paths, args.recursive)
     report = _open_report(args)
     model = load_model(args.model, resolve_device(args.device), args.revision, local_files_only=args.offline)
-    name = f"{args.model}@{model.config.revision}"
+    name = identity(model)
     if others := {row["model"] for row in report.rows} - {name}:
         raise ValueError(f"the report has scores of {', '.join(sorted(others))}: --resume cannot go on with {name}")
     done = {row["path"] for row in report.rows}

@@ -52,8 +52,8 @@ class ScoreDetails:
         windows: Scores over time; `mos` is the mean of those that are not NaN.
         std: Standard deviation that the model expects of its error (in MOS); NaN if it has not learned to, or if
             there is no score.
-        dimensions: Where quality is lost, a MOS for each of noisiness, coloration, discontinuity and loudness; NaN if
-            the model has not learned them, or if there is no score.
+        dimensions: Where quality is lost: a MOS for each of noisiness, coloration, discontinuity and loudness, without
+            bandwidth above 7 kHz; NaN if the model has not learned them, or if there is no score.
     """
 
     mos: float
@@ -133,7 +133,7 @@ def _score_windows(jobs: list[_Job], model: JSQAModel, device: torch.device) -> 
         scores, stds, dimensions = model.predict_details(wav, lengths)
         if model.config.limit_hz:
             gains = torch.stack([bandwidth_gain(s, rate) for s, rate in zip(signals, rates, strict=True)])
-            scores = extend(scores, gains)
+            scores, stds = extend(scores, gains), stds * gains
     values = scores.detach().tolist(), stds.detach().tolist(), dimensions.detach().tolist()
     for (job, _), score, mos, std, parts in zip(sound, scores.unbind(), *values, strict=True):
         job.score, job.mos, job.std, job.dimensions = score, mos, std, parts

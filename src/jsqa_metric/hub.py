@@ -6,6 +6,7 @@ model never runs code that came with it. Older revisions of an embedded model li
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -69,11 +70,8 @@ def load_model(
     """
     if not isinstance(model, (str, os.PathLike)):
         raise ValueError(f"`model` must be a name, a folder or a Hub id, got {type(model).__name__}")
-    name = os.fspath(model)
-    if name not in available_models() and os.path.isdir(name):
-        name = os.path.abspath(name)  # the same name is another folder after a change of the working folder
     with _lock:  # two threads that ask at once share one model
-        return _load(name, str(resolve_device(device)), revision, local_files_only)
+        return _load(resolve_name(model), str(resolve_device(device)), revision, local_files_only)
 
 
 @lru_cache(maxsize=8)
@@ -83,6 +81,20 @@ def _load(name: str, device: str, revision: str | None, local_files_only: bool) 
     if revision and not _is_hub_id(name) and model.config.revision != revision:
         raise ValueError(f"model {name!r} has revision {model.config.revision!r}, not {revision!r}")
     return model
+
+
+def resolve_name(model: str | os.PathLike[str]) -> str:
+    """The name; a folder's path in full, as the same name may be another folder, or none, in another working folder."""
+    name = os.fspath(model)
+    return os.path.abspath(name) if name not in available_models() and os.path.isdir(name) else name
+
+
+def identity(model: JSQAModel) -> str:
+    """Revision and a digest of the weights, such as "2027.01+5f0c2a91": the same for the same scores."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+    return f"{model.config.revision}+{digest.hexdigest()[:8]}"
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

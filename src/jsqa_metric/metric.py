@@ -12,6 +12,7 @@ from torchmetrics.utilities.data import dim_zero_cat
 from jsqa_metric.audio import check_sample_rate
 from jsqa_metric.engine import BATCH_SIZE
 from jsqa_metric.functional import check_batch_size, score
+from jsqa_metric.hub import resolve_name
 
 
 class JSQAMetric(Metric):
@@ -66,7 +67,7 @@ class JSQAMetric(Metric):
         if not isinstance(model, (str, os.PathLike)):
             raise ValueError(f"`model` must be a name, a folder or a Hub id, got {type(model).__name__}")
         self.sample_rate = check_sample_rate(sample_rate)
-        self.model, self.reduction, self.batch_size = os.fspath(model), reduction, check_batch_size(batch_size)
+        self.model, self.reduction, self.batch_size = resolve_name(model), reduction, check_batch_size(batch_size)
         if reduction == "none":
             self.add_state("scores", default=[], dist_reduce_fx="cat")
         else:

@@ -48,7 +48,7 @@ class ModelConfig:
         dropout: In training.
         limit_hz: The network looks at the spectrum up to here, and `score` adds what is beyond by `bandwidth_gain`
             (spectrogram only; 0: the network looks at all of it, and nothing is added).
-        tasks: What the head predicts after the MOS, standardised; for training and analysis.
+        tasks: What the head predicts after the MOS: `DIMENSIONS` and `LOG_STD`, and what only training looks at.
         window_seconds: Longer clips are scored in windows of this length.
         revision: Name of this set of weights.
         format_version: See `FORMAT_VERSION`.
@@ -71,6 +71,8 @@ class ModelConfig:
         object.__setattr__(self, "tasks", tuple(self.tasks))  # JSON knows no tuples
         if self.encoder not in ("spectrogram", "waveform"):
             raise ValueError(f"`encoder` must be 'spectrogram' or 'waveform', got {self.encoder!r}")
+        if self.limit_hz and (self.encoder == "waveform" or not 0 < self.limit_hz <= 8000):
+            raise ValueError(f"`limit_hz` must be 0, or up to 8000 for the spectrogram encoder, got {self.limit_hz!r}")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
@@ -157,7 +159,7 @@ class JSQAModel(nn.Module, PyTorchModelHubMixin, library_name="jsqa_metric", tag
         return pooled
 
     def predict(self, wav: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """MOS `(batch,)`, and the standardised tasks `(batch, len(config.tasks))`."""
+        """MOS `(batch,)`, and the tasks `(batch, len(config.tasks))`."""
         return self.judge(self.embed(wav, lengths))
 
     def judge(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
