@@ -198,6 +198,35 @@ def test_details(speech):
     assert [d.duration_s for d in several] == [1.0, 1.0]
 
 
+def test_dimensions_have_their_names_and_are_means_over_windows(speech):
+    torch.manual_seed(0)
+    names = ("discontinuity", "pesq", "noisiness", "loudness")  # in another order, with another task, one missing
+    model = JSQAModel(ModelConfig(width=4, channels=16, layers=1, tasks=names, window_seconds=2.0)).eval()
+    details = score(speech, 16000, model=model, return_details=True)
+    assert len(details.windows) > 1
+    parts = []
+    for window in details.windows:
+        wav = torch.from_numpy(speech[round(window.start_s * 16000) : round(window.end_s * 16000)])[None]
+        parts.append(model.predict(wav)[1][0] + 3)
+    expected = dict(zip(names, torch.stack(parts).mean(0).tolist(), strict=True))
+    for name in ("discontinuity", "noisiness", "loudness"):
+        assert getattr(details.dimensions, name) == pytest.approx(expected[name], abs=1e-4), name
+    assert math.isnan(details.dimensions.coloration)
+    with pytest.warns(UserWarning, match="silent"):
+        silent = score(np.zeros(16000), 16000, model=model, return_details=True)
+    assert all(math.isnan(value) for value in silent.dimensions)
+
+
+def test_the_default_model_says_where_quality_is_lost(speech, noisy):
+    clean = score(speech, 16000, return_details=True).dimensions
+    assert score(noisy, 16000, return_details=True).dimensions.noisiness < clean.noisiness - 1
+    gaps = speech.copy()
+    for start in range(4000, len(gaps) - 800, 4000):
+        gaps[start : start + 800] = 0
+    assert score(gaps, 16000, return_details=True).dimensions.discontinuity < clean.discontinuity - 1
+    assert score(speech * 0.02, 16000, return_details=True).dimensions.loudness < clean.loudness - 0.2
+
+
 def test_a_loaded_model_can_be_passed(speech):
     assert score(speech, RATE, model=load_model()) == score(speech, RATE)
     with pytest.raises(ValueError, match="training mode"):

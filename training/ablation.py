@@ -3,7 +3,7 @@
     python -m training.ablation --out training/results/ablation --runs runs/ablation \
         --human ../shared/human/tcd ../shared/human/p808 ../shared/human/codec
 
-Every variant is `recipes/default.yaml` with the changes in `VARIANTS`, on the same clips for the same number of
+Every variant is `recipes/default.yaml` with the changes in `VARIANTS`, on as many clips for the same number of
 steps. All are held against the default recipe's labels of the validation set, and against human ratings, which
 decide nothing. A row is appended to `<out>.csv` as soon as it is there, and a run that has its rows is not done again.
 """
@@ -35,7 +35,7 @@ VARIANTS: dict[str, list[str]] = {
     "Distill-MOS not relative to the reference": ["data.by_reference=false"],
     "teachers weighted alike": ["data.by_damage=false"],
     "no new voices, no neural codecs": ["data.train=[sets/train, sets/fullband]"],
-    "no teachers as tasks": ["module.task_weight=0"],
+    "no further tasks": ["module.task_weight=0"],
     "with contrastive regression": ["module.contrastive_weight=0.5"],
     "after JND pretraining": AFTER_PRETRAINING,
     "half the width": ["module.model.width=16"],
@@ -101,7 +101,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--pretrain-pairs", type=int, default=1600, help="in an epoch of JND pretraining")
     parser.add_argument("--pretrain-epochs", type=int, default=4)
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="changes to all recipes")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="changes to the default recipe")
     args = parser.parse_args(arguments)
     table = args.out.with_suffix(".csv")
     table.parent.mkdir(parents=True, exist_ok=True)

@@ -25,6 +25,8 @@ from training.tables import measures
 from training.train import read_recipe
 
 COLUMNS = ["clips", "pcc", "srcc", "rmse", "mae"]
+LEAST_CLIPS = 10
+"""Fewer are not worth a row."""
 
 
 @torch.inference_mode()
@@ -45,15 +47,17 @@ def by_damage(clips: list[LabelledClip], mos: np.ndarray, labels: np.ndarray) ->
     kinds = [set(clip.condition.split("+")) for clip in clips]
     rows = {"all": np.ones(len(clips), bool)}
     rows |= {name: np.array([name in here for here in kinds]) for name in sorted(set().union(*kinds))}
-    rows = {name: wanted for name, wanted in rows.items() if wanted.sum() >= 10}
+    rows = {name: wanted for name, wanted in rows.items() if wanted.sum() >= LEAST_CLIPS}
     return pd.DataFrame([{"damage": name} | agreement(mos, labels, wanted) for name, wanted in rows.items()])
 
 
 def by_dimension(predicted: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
-    """A row for each dimension, over the clips whose label is known."""
+    """A row for each dimension that the model knows, over the clips whose label is known."""
     rows = []
     for column, name in enumerate(DIMENSIONS):
-        known = ~np.isnan(labels[:, column])
+        known = ~np.isnan(labels[:, column]) & ~np.isnan(predicted[:, column])
+        if known.sum() < LEAST_CLIPS:
+            continue
         rows.append({"dimension": name} | agreement(predicted[:, column], labels[:, column] + 3, known))
     return pd.DataFrame(rows)
 
@@ -65,9 +69,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="changes to the recipe")
     args = parser.parse_args(arguments)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     model, data = load_model(args.model), read_recipe(RECIPE, args.set)["data"]
     train, clips = ([clip for folder in data[part] for clip in read_set(folder)] for part in ("train", "valid"))
-    valid = LabelledSet(clips, Calibration.fit(train), model.sample_rate)
+    # the network alone, without the bandwidth that `score` adds to one with a limit
+    top_hz = 8000.0 if model.config.limit_hz else model.sample_rate / 2
+    valid = LabelledSet(clips, Calibration.fit(train), model.sample_rate, top_hz)
     labels = valid.targets.numpy()
     mos, dimensions = predict(model, valid)
     first = labels.shape[1] - len(DIMENSIONS)
@@ -75,7 +82,7 @@ def main(arguments: list[str] | None = None) -> None:
         f"# {args.model} on the simulated validation sets\n",
         provenance(this_command()),
         f"- model: revision {model.config.revision}; sets: {', '.join(map(str, data['valid']))} ({len(clips)} clips)\n",
-        "## MOS\n",
+        "## MOS, without bandwidth above 8 kHz\n" if model.config.limit_hz else "## MOS\n",
         markdown(by_damage(clips, mos, labels[:, 0])),
         "\n## Dimensions\n",
         "Where damage in several dimensions leaves the shares unknown, a clip does not count.\n",

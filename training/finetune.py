@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from training.checkpoints import load_encoder
 from training.losses import contrastive_regression
 from training.projection import projection_head, unit_embedding
 from training.regression import Regression
@@ -48,9 +47,8 @@ class FineTuning(Regression):
             part.requires_grad_(False)
 
     def setup(self, stage: str) -> None:
-        """Take over the pretrained encoder; a resumed run's own weights come after this."""
-        if stage == "fit" and self.hparams["pretrained"]:
-            load_encoder(self.model, self.hparams["pretrained"])
+        """Take over a pretrained encoder; the data come at the rate of the paper."""
+        self.load_pretrained(stage)
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         """Frozen layers keep their batch statistics, too."""

@@ -1,33 +1,32 @@
 #!/usr/bin/env bash
-# Fetch and build the speech codecs that the simulator uses and FFmpeg lacks, into .cache/codecs (or $JSQA_CODECS).
-# Needs a C compiler and curl; nothing is installed on the system. All come from Debian's archive:
-# Opus 1.5.2 with its networks (BSD), Codec 2 (LGPL 2.1), vo-amrwbenc (Apache 2.0).
+# Fetch and build the speech codecs that the simulator uses and FFmpeg lacks, into .cache/codecs (or $JSQA_CODECS):
+# Opus 1.5.2 with its networks (BSD), Codec 2 (LGPL 2.1), vo-amrwbenc (Apache 2.0), all from Debian's archive.
+# For Debian and Ubuntu on x86-64, with curl, make and a C compiler; nothing is installed on the system.
 set -euo pipefail
+test "$(uname -sm)" = "Linux x86_64" || { echo "install_codecs.sh: only for Linux on x86-64" >&2; exit 1; }
 target=$(realpath -m "${JSQA_CODECS:-.cache/codecs}")
+test ! -d "$target" || exit 0
 mirror=http://deb.debian.org/debian/pool/main
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-mkdir -p "$target"
+trap 'rm -rf "$work" "$target.part"' EXIT
 cd "$work"
 
 fetch() { curl -fsS --retry 3 -O "$1" && echo "$2  $(basename "$1")" | sha256sum -c --quiet; }
 
-if [ ! -x "$target/opus_demo" ]; then
-    fetch "$mirror/o/opus/opus_1.5.2.orig.tar.gz" 65c1d2f78b9f2fb20082c38cbe47c951ad5839345876e46941612ee87f9a7ce1
-    tar xzf opus_1.5.2.orig.tar.gz
-    (
-        cd opus-1.5.2
-        ./configure --enable-deep-plc --enable-dred --enable-osce --disable-doc --disable-shared CFLAGS="-O2" > build.log
-        make -j"$(nproc)" opus_demo fargan_demo >> build.log
-        cp opus_demo fargan_demo "$target/"
-    )
-fi
+fetch "$mirror/o/opus/opus_1.5.2.orig.tar.gz" 65c1d2f78b9f2fb20082c38cbe47c951ad5839345876e46941612ee87f9a7ce1
+fetch "$mirror/c/codec2/codec2_1.0.5-1_amd64.deb" 4b6136774cc5ec1e3de744fa52c66f3af13619336b25a13ae58b455d55803086
+fetch "$mirror/c/codec2/libcodec2-1.0_1.0.5-1_amd64.deb" 5f91673bc70e10496389d061a7f01f27f7f0d9090de56cce7ba21b9c461163d9
+fetch "$mirror/v/vo-amrwbenc/libvo-amrwbenc0_0.1.3-2_amd64.deb" 815f2faad7f72ae6e405a7a33974a545babd194633263a7e63e02bbadff162ad
 
-if [ ! -e "$target/libvo-amrwbenc.so.0" ]; then
-    fetch "$mirror/c/codec2/codec2_1.0.5-1_amd64.deb" 4b6136774cc5ec1e3de744fa52c66f3af13619336b25a13ae58b455d55803086
-    fetch "$mirror/c/codec2/libcodec2-1.0_1.0.5-1_amd64.deb" 5f91673bc70e10496389d061a7f01f27f7f0d9090de56cce7ba21b9c461163d9
-    fetch "$mirror/v/vo-amrwbenc/libvo-amrwbenc0_0.1.3-2_amd64.deb" 815f2faad7f72ae6e405a7a33974a545babd194633263a7e63e02bbadff162ad
-    for package in ./*.deb; do dpkg -x "$package" debian; done
-    cp -L debian/usr/bin/c2enc debian/usr/bin/c2dec debian/usr/lib/x86_64-linux-gnu/lib*.so.? "$target/"
-    cp -L debian/usr/lib/x86_64-linux-gnu/libcodec2.so.1.0 "$target/"
-fi
+tar xzf opus_1.5.2.orig.tar.gz
+(
+    cd opus-1.5.2
+    ./configure --enable-deep-plc --enable-dred --enable-osce --disable-doc --disable-shared CFLAGS="-O2" > build.log
+    make -j"$(nproc)" opus_demo fargan_demo >> build.log
+)
+for package in ./*.deb; do dpkg -x "$package" debian; done
+
+mkdir -p "$target.part"      # moved in one go: an interrupted run leaves nothing that looks whole
+cp opus-1.5.2/opus_demo opus-1.5.2/fargan_demo debian/usr/bin/c2enc debian/usr/bin/c2dec "$target.part/"
+cp -L debian/usr/lib/x86_64-linux-gnu/lib{codec2.so.1.0,vo-amrwbenc.so.0} "$target.part/"
+mv "$target.part" "$target"

@@ -65,7 +65,7 @@ class Regression(lightning.LightningModule):
         )
 
     def setup(self, stage: str) -> None:
-        """Check that the data fit, and take over a pretrained encoder; a resumed run's own weights come after this.
+        """Check that the data fit, and take over a pretrained encoder.
 
         Raises:
             ValueError: If the clips have another rate than the model.
@@ -73,6 +73,10 @@ class Regression(lightning.LightningModule):
         rate = self.trainer.datamodule.sample_rate  # type: ignore[attr-defined]
         if rate != self.model.sample_rate:
             raise ValueError(f"`data.sample_rate` is {rate}, `module.model.sample_rate` {self.model.sample_rate} Hz")
+        self.load_pretrained(stage)
+
+    def load_pretrained(self, stage: str) -> None:
+        """Start from the encoder of `pretrained`; a resumed run's own weights come after this."""
         if stage == "fit" and self.hparams["pretrained"]:
             load_encoder(self.model, self.hparams["pretrained"])
 

@@ -20,10 +20,12 @@ from training.data.loading import training_loader
 
 
 class LabelledSet(Dataset[tuple[Tensor, Tensor]]):
-    """Clips in memory (int16, at the rate of the model) with their targets."""
+    """Clips in memory (int16, at the rate of the model) with their targets, for a model that hears up to `top_hz`."""
 
-    def __init__(self, clips: Sequence[LabelledClip], calibration: Calibration, sample_rate: int) -> None:
-        self.targets = torch.from_numpy(calibration.targets(clips, sample_rate / 2))
+    def __init__(
+        self, clips: Sequence[LabelledClip], calibration: Calibration, sample_rate: int, top_hz: float | None = None
+    ) -> None:
+        self.targets = torch.from_numpy(calibration.targets(clips, sample_rate / 2 if top_hz is None else top_hz))
         self.audio = [self._read(clip.path, sample_rate) for clip in clips]
 
     @staticmethod

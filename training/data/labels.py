@@ -71,9 +71,6 @@ QUIET_COST_PER_DB = 1.5 / 93.2
 REFERENCE_SCALES = (0.8, 1.5)
 """How far Distill-MOS's opinion of the reference may scale that of the damaged clip."""
 
-Labels = NDArray[np.float32]
-"""`(clips, teachers)` in the order of `TEACHERS`, NaN where a teacher could not judge."""
-
 
 @dataclass(frozen=True)
 class LabelledClip:
@@ -173,7 +170,7 @@ class Calibration:
         clean = np.nanmean(undamaged) if undamaged.size else np.nanmax(mixture)  # a tiny set may have none
         return replace(fitted, clean=float(clean), worst=float(np.nanquantile(mixture, 0.002)))
 
-    def targets(self, clips: Sequence[LabelledClip], top_hz: float = math.inf) -> Labels:
+    def targets(self, clips: Sequence[LabelledClip], top_hz: float = math.inf) -> NDArray[np.float32]:
         """`(clips, 1 + teachers + dimensions)`: the MOS for a model that hears up to `top_hz`, then the other tasks.
 
         These are the standardised labels of the teachers, and the MOS of each dimension less 3. What is not known is

@@ -98,9 +98,12 @@ class RatedSet(Dataset[tuple[Tensor, Tensor]]):
 
 
 def simulated_as_rated(train: str | Path, valid: str | Path) -> tuple[list[RatedClip], list[RatedClip]]:
-    """Two sets of `training.build_set` with the MOS that their teachers' mixture gives, calibrated on the first."""
+    """Two sets of `training.build_set` with the MOS that their teachers' mixture gives, calibrated on the first.
+
+    Distill-MOS counts as it is: one of the sets may be from before references were labelled.
+    """
     sets = read_set(train), read_set(valid)
-    calibration = Calibration.fit(sets[0])
+    calibration = Calibration.fit(sets[0], by_reference=False)
     first, second = (
         [
             RatedClip(clip.path, float(targets[0]), clip.condition)
