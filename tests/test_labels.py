@@ -1,0 +1,80 @@
+"""Labels of simulated clips: the mixture of the teachers, what no teacher hears, and the dimensions of quality."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+if importlib.util.find_spec("speechmos") is None:
+    pytest.skip("needs the training environment: bash training/install.sh", allow_module_level=True)
+
+from jsqa_metric.model import DIMENSIONS
+from training.data.labels import CLEAN_MOS, Calibration, LabelledClip
+
+
+def clip(condition: str, labels, bandwidth_hz=20000.0, level_db=-26.0, reference=float("nan")) -> LabelledClip:
+    return LabelledClip(None, condition, labels, bandwidth_hz, level_db, reference)
+
+
+LABELS = {"clean": (4.64, 1, 4.6, 4), "noise": (2.0, 0.8, 3.0, 3), "chop": (1.1, 0.5, 1.3, 2)}
+
+
+@pytest.fixture(scope="module")
+def calibration() -> Calibration:
+    return Calibration.fit([clip(name, values) for name, values in LABELS.items() for _ in range(3)])
+
+
+def test_targets_put_clean_speech_on_top_and_mark_what_is_unknown(calibration):
+    mos = calibration.targets([clip(name, values) for name, values in LABELS.items()])[:, 0]
+    assert mos[0] == pytest.approx(CLEAN_MOS)
+    assert (np.diff(mos) < 0).all()
+    assert mos.min() >= 1
+    unknown = calibration.targets([clip("noise", (np.nan, 0.5, 3.0, 3))])[0]
+    assert np.isnan(unknown[:5]).tolist() == [False, True, False, False, False]
+
+
+def test_each_damage_is_taught_by_the_teacher_that_hears_it(calibration):
+    def spread(condition: str) -> float:
+        low, high = (calibration.targets([clip(condition, (pesq, 0.5, 3.0, 3))])[0, 0] for pesq in (1.5, 4.0))
+        return high - low
+
+    assert spread("vocoder") == 0
+    assert 0 < spread("clipping") < spread("noise") < spread("echo")
+    assert spread("clipping+echo") == pytest.approx((spread("clipping") + spread("echo")) / 2)
+
+
+def test_damage_is_a_loss_in_its_own_dimension_only(calibration):
+    def dimensions(condition: str, **known: float) -> dict[str, float]:
+        labels = calibration.targets([clip(condition, LABELS["noise"], **known)])[0, -4:] + 3
+        return dict(zip(DIMENSIONS, labels, strict=True))
+
+    clean = CLEAN_MOS
+    noisy, gaps = dimensions("noise"), dimensions("chop+packet_loss")
+    assert noisy["noisiness"] < 4 > gaps["discontinuity"]
+    assert noisy["discontinuity"] == noisy["coloration"] == gaps["noisiness"] == pytest.approx(clean)
+    both = dimensions("noise+chop")
+    assert np.isnan([both["noisiness"], both["discontinuity"]]).all()
+    assert both["coloration"] == pytest.approx(clean)
+    assert np.isnan(dimensions("noise", bandwidth_hz=4000.0)["noisiness"])  # the bandwidth is damage, too
+    assert dimensions("noise", level_db=-46.0)["loudness"] < noisy["loudness"] == pytest.approx(clean)
+
+
+def test_the_damage_is_judged_and_not_the_talker():
+    talkers = [clip(name, (*values[:2], 1 + (values[2] - 1) * liked, values[3]), reference=1 + 3.6 * liked)
+               for liked in (0.8, 0.9, 1.0) for name, values in LABELS.items()]  # fmt: skip
+    mos = Calibration.fit(talkers).targets(talkers)[:, 0].reshape(3, 3)
+    assert np.ptp(mos, axis=0).max() < 1e-3
+    as_they_are = Calibration.fit(talkers, by_reference=False).targets(talkers)[:, 0].reshape(3, 3)
+    assert np.ptp(as_they_are, axis=0).max() > 0.2
+
+
+def test_bandwidth_and_level_that_no_teacher_hears_are_in_the_target(calibration):
+    clean = LABELS["clean"]
+    bands = [calibration.targets([clip("clean", clean, hz)])[0, 0] for hz in (8000, 12000, 20000)]
+    assert (np.diff(bands) > 0.1).all()
+    unheard = [calibration.targets([clip("clean", clean, hz)], top_hz=8000)[0, 0] for hz in (8000, 20000)]
+    assert unheard == [bands[0]] * 2
+    levels = [calibration.targets([clip("clean", clean, level_db=db)])[0, 0] for db in (-46, -36, -30, -20)]
+    assert levels[0] < levels[1] < levels[2] == levels[3]
