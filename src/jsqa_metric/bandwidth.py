@@ -67,9 +67,8 @@ def bandwidth_gain(signal: Tensor, sample_rate: int) -> Tensor:
     window = torch.hann_window(size, dtype=signal.dtype, device=signal.device)
     spectrum = torch.fft.rfft(frames * window)
     power = (spectrum.real.square() + spectrum.imag.square()).mean(0) * (2 / (size * window.square().sum()))
-    edges = [round(hz * size / sample_rate) for hz in BAND_HZ]
-    bands = [power[: edges[0]].sum(), *(power[low:high].sum() for low, high in pairwise(edges))]
-    bands[1] = power[round(GUARD_HZ * size / sample_rate) : edges[1]].sum()
+    bounds = [(0.0, BAND_HZ[0]), (GUARD_HZ, BAND_HZ[1]), *pairwise(BAND_HZ[1:])]
+    bands = [power[round(low * size / sample_rate) : round(high * size / sample_rate)].sum() for low, high in bounds]
     level_db = 10 * torch.log10(torch.stack(bands) + 1e-20)
     present = torch.sigmoid((level_db[1:] - level_db[0].clamp(min=QUIET_DB) - PRESENT_DB) / SLOPE_DB)
     shares = np.array([bandwidth_share(min(hz, sample_rate / 2)) for hz in BAND_HZ])
