@@ -24,6 +24,24 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
+def built_codecs() -> None:
+    from training.data import speech_codecs
+
+    if not speech_codecs.FOLDER.is_dir():
+        pytest.skip("needs the speech codecs: bash training/install_codecs.sh")
+
+
+@pytest.fixture(scope="session")
+def folders(shared, built_codecs) -> dict[str, object]:
+    """What a simulator draws from."""
+    return {
+        "speech": [shared / "speech" / "valid"],
+        "noise": shared / "noise" / "valid",
+        "rooms": sorted((shared / "rooms").glob("S*.flac")),
+    }
+
+
+@pytest.fixture(scope="session")
 def speech() -> np.ndarray:
     """5 s of clean speech, float32 at 16 kHz."""
     audio, rate = sf.read(EXAMPLES / "english_clean.flac", dtype="float32")

@@ -115,6 +115,15 @@ def test_reports(capsys, tmp_path, suffix):
     assert [p.name for p in tmp_path.iterdir()] == [report.name], "temporary files are left"
 
 
+def test_a_report_that_is_a_link_stays_one(capsys, tmp_path):
+    link, target = tmp_path / "link.csv", tmp_path / "there" / "report.csv"
+    target.parent.mkdir()
+    link.symlink_to(target)
+    assert run(capsys, EXAMPLES / "english_clean.flac", "-o", link)[0] == 0
+    assert link.is_symlink()
+    assert len(read_report(target)) == 1
+
+
 def test_resume_keeps_what_is_scored_and_tries_the_rest_again(capsys, tmp_path):
     report = tmp_path / "report.csv"
     model = identity(load_model())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import platform
 import re
 import subprocess
 import sys
@@ -148,3 +149,20 @@ def test_memory_does_not_grow_with_the_length_of_a_file(speech, write_wav):
     process = subprocess.run([sys.executable, "-c", PEAK_MEMORY, *paths], capture_output=True, text=True, check=True)
     assert float(process.stdout) < 40, "MiB more for 28 minutes more (decoded they are 107 MiB)"
     assert score(paths[0]) == pytest.approx(score(paths[1]), abs=0.05)
+
+
+PAGE_FAULTS = """
+import resource, sys
+from jsqa_metric import score
+for _ in range(20):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    score(sys.argv[1])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators have other habits")
+def test_a_clip_uses_the_memory_of_the_clip_before(speech, write_wav):
+    path = str(write_wav("8s.wav", np.tile(speech, 2)[: 8 * 16000]))
+    process = subprocess.run([sys.executable, "-c", PAGE_FAULTS, path], capture_output=True, text=True, check=True)
+    assert int(process.stdout) < 300, "pages asked of the system again, as if none had been used (about 1,000)"

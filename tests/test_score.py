@@ -11,6 +11,8 @@ import torch
 from conftest import EXAMPLES
 
 from jsqa_metric import JSQAModel, ModelConfig, ScoreDetails, load_model, score
+from jsqa_metric.audio import _filter_bank
+from jsqa_metric.hub import _load
 
 RATE = 16000
 
@@ -247,3 +249,12 @@ def test_no_global_state_is_changed(speech):
     assert torch.get_num_threads() == threads
     assert (torch.random.get_rng_state() == state).all()
     assert torch.get_default_dtype() == torch.float32
+
+
+def test_the_default_device_does_not_matter(speech):
+    before = score(speech, 44100)
+    _load.cache_clear()
+    _filter_bank.cache_clear()
+    with torch.device("meta"):  # what is made without a device has no data
+        assert score(speech, 44100) == before
+        assert score(torch.from_numpy(speech), 44100) == pytest.approx(before)

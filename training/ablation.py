@@ -40,6 +40,8 @@ VARIANTS: dict[str, list[str]] = {
     "after JND pretraining": AFTER_PRETRAINING,
     "half the width": ["module.model.width=16"],
     "1.5 times the width": ["module.model.width=48"],
+    "dropout of 0.2": ["module.model.dropout=0.2"],
+    "microphones drawn anew": ["data.recolour=true"],
 }
 """Names and what they change in the recipe."""
 

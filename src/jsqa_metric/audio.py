@@ -263,7 +263,8 @@ def _filter_bank(ratio: Fraction, device: torch.device) -> tuple[Tensor, int, in
     the convolution in `julius.resample_frac`, which also computes the filters anew in each call.
     """
     new, old = ratio.numerator, ratio.denominator
-    with torch.inference_mode(False):  # it is kept, and may be wanted for gradients later
+    # it is kept, and may be wanted for gradients later; the caller's default device may be "meta"
+    with torch.inference_mode(False), torch.device("cpu"):
         kernel = (
             ResampleFrac(old, new).get_buffer("kernel")[:, 0].float()
         )  # (new, taps): output j * new + p begins at j * old

@@ -140,7 +140,7 @@ def score(
     if shape is None and not wants_gradient:
         return details[0].mos
     if isinstance(template, Tensor):
-        stacked = torch.stack([s for _, s in results]) if results else torch.zeros(0)
+        stacked = torch.stack([s for _, s in results]) if results else template.new_zeros(0, dtype=torch.float32)
         if wants_gradient and not stacked.requires_grad:  # nothing could be scored: a zero gradient, not an error
             stacked = stacked + (template * 0).nan_to_num().sum()
         return stacked.to(template.device).reshape(shape or ())

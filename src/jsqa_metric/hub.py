@@ -74,8 +74,15 @@ def load_model(
         return _load(resolve_name(model), str(resolve_device(device)), revision, local_files_only)
 
 
+_KEPT_BYTES = 31 * 2**20
+"""glibc keeps no more than twice 32 MB for later."""
+
+
 @lru_cache(maxsize=8)
 def _load(name: str, device: str, revision: str | None, local_files_only: bool) -> JSQAModel:
+    # glibc gives a clip's memory back to the system, and the next clip pays for the pages again (a tenth of its time),
+    # until a larger block was freed once; this one is never touched, so it takes no memory
+    torch.empty(_KEPT_BYTES, dtype=torch.uint8, device="cpu")
     with torch.inference_mode(False):  # tensors made in inference mode could never take part in a gradient
         model = read_folder(fetch(name, revision, local_files_only)).to(device)
     if revision and not _is_hub_id(name) and model.config.revision != revision:
@@ -166,7 +173,8 @@ def read_folder(folder: Path) -> JSQAModel:
             raise FileNotFoundError(f"no {name} in {folder}: a model is a folder with {CONFIG_NAME} and {WEIGHTS_NAME}")
     try:
         values = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
-        with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and then replaced
+        # initial weights are drawn, and then replaced; the caller's default device may be "meta"
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             model = JSQAModel(ModelConfig.from_dict(values))
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{folder / CONFIG_NAME} is no configuration that can be used: {error}") from error

@@ -50,6 +50,7 @@ def format_rows(rows: Iterable[Row], suffix: str, header: bool = True) -> str:
 def write_report(rows: Iterable[Row], path: Path) -> None:
     """Write a report in one go: a reader sees the old file or the whole new one."""
     text = format_rows(rows, path.suffix)
+    path = Path(os.path.realpath(path))  # a link stays one, and its target is written
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with open(handle, "w", encoding="utf-8", newline="") as file:

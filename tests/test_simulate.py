@@ -1,0 +1,166 @@
+"""The degradation simulator on real speech."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import numpy as np
+import pytest
+import torch
+
+from jsqa_metric.bandwidth import bandwidth_share
+
+if importlib.util.find_spec("distillmos") is None or importlib.util.find_spec("av") is None:
+    pytest.skip("needs the training environment: bash training/install.sh", allow_module_level=True)
+
+from training.data import codecs, speech_codecs
+from training.data.bandwidth import SIMULATION_RATE, measured_bandwidth_hz, widen
+from training.data.channel import band_limit
+from training.data.corpus import SAMPLE_RATE, change_rate
+from training.data.enhance import deep_filter
+from training.data.simulate import DEGRADATIONS, DELIVERY_RATES, Simulator
+from training.data.voices import change_speed, colour, recolour
+
+
+@pytest.fixture(scope="module")
+def simulator(folders) -> Simulator:
+    return Simulator(**folders)
+
+
+@pytest.fixture(scope="module")
+def fullband(speech) -> np.ndarray:
+    return widen(speech, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("name", DEGRADATIONS)
+def test_degradations_damage_and_keep_the_length(simulator, fullband, name):
+    degrade, _ = DEGRADATIONS[name]
+    for seed in range(3):
+        damaged, parameters = degrade(fullband.copy(), np.random.default_rng(seed), simulator.material)
+        assert damaged.shape == fullband.shape
+        assert damaged.dtype == np.float32
+        assert np.isfinite(damaged).all()
+        assert not np.array_equal(damaged, fullband)
+        assert parameters
+
+
+def test_widened_speech_is_fullband_and_the_same_below_8_khz(speech, fullband):
+    assert len(fullband) == 3 * len(speech)
+    back = change_rate(fullband, SIMULATION_RATE, SAMPLE_RATE)
+    assert np.corrcoef(back, speech)[0, 1] > 0.999
+    spectrum = np.abs(np.fft.rfft(fullband)) ** 2
+    hz = np.arange(len(spectrum)) * SIMULATION_RATE / len(fullband)
+    bands = [spectrum[(hz >= low) & (hz < low + 4000)].sum() for low in (4000, 8000, 12000, 16000)]
+    falls_db = -np.diff(10 * np.log10(bands))
+    assert ((falls_db > 2) & (falls_db < 14)).all()
+
+
+def test_bandwidth_is_measured_and_costs_what_listeners_say(fullband):
+    for cutoff_hz in (3400, 7000, 12000, 16000):
+        narrow = change_rate(change_rate(fullband, SIMULATION_RATE, 2 * cutoff_hz), 2 * cutoff_hz, SIMULATION_RATE)
+        assert measured_bandwidth_hz(fullband, narrow[: len(fullband)]) == pytest.approx(cutoff_hz, rel=0.1)
+    shares = [bandwidth_share(hz) for hz in (4000, 8000, 11025, 16000, 20000, 24000)]
+    assert shares[0] == shares[1] == pytest.approx(129 / 148)
+    assert (np.diff(shares[1:5]) > 0).all()
+    assert shares[4] == shares[5] == 1
+
+
+def test_deepfilternet_removes_noise_and_keeps_time(fullband):
+    noise = np.random.default_rng(0).standard_normal(len(fullband)).astype(np.float32) * 0.02
+    cleaned = deep_filter(fullband + noise, 100.0)
+    assert np.corrcoef(cleaned, fullband)[0, 1] > 0.9  # a delay of a few samples would destroy that
+    assert np.std(cleaned - fullband) < 0.7 * np.std(noise)
+
+
+def test_amr_wb_codes_speech_better_with_more_bits(speech, built_codecs):
+    reference = np.pad(speech, (0, 320))
+    distances = []
+    for bit_rate in (6600, 23850):
+        decoded = codecs.align(codecs.encode_decode(speech, codecs.CODECS["amr-wb"], bit_rate), reference)
+        distances.append(np.std(decoded - reference) / np.std(reference))
+    assert distances[1] + 0.02 < distances[0] < 0.8
+
+
+def test_synthesised_speech_follows_the_original_as_far_as_it_is_sent(speech, built_codecs):
+    def envelope_error(decoded: np.ndarray) -> float:
+        """Of the log power over 20 ms, after alignment, in dB."""
+        frames = [codecs.align(decoded, speech)[: len(speech) // 320 * 320], speech[: len(speech) // 320 * 320]]
+        levels = [10 * np.log10(np.mean(f.reshape(-1, 320) ** 2, axis=1) + 1e-6) for f in frames]
+        return float(np.std(levels[0] - levels[1]))
+
+    good, coarse = envelope_error(speech_codecs.fargan(speech)), envelope_error(speech_codecs.fargan(speech, 1.0, 4))
+    assert good < 2.5 < coarse
+    whole = envelope_error(speech_codecs.opus(speech, 16000))
+    assert whole < envelope_error(speech_codecs.opus(speech, 16000, loss_percent=30))
+
+
+def test_missing_codecs_say_how_to_get_them(monkeypatch, tmp_path, speech):
+    monkeypatch.setattr(speech_codecs, "FOLDER", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"install_codecs\.sh"):
+        speech_codecs.fargan(speech)
+
+
+def test_other_voices_are_shifted_and_coloured_references(speech):
+    hz = np.fft.rfftfreq(len(speech), 1 / SAMPLE_RATE)
+
+    def centroid(signal: np.ndarray) -> float:
+        magnitude = np.abs(np.fft.rfft(signal, len(speech)))
+        return float((magnitude * hz).sum() / magnitude.sum())
+
+    faster = change_speed(speech, 1.15)
+    assert len(faster) == pytest.approx(len(speech) / 1.15, abs=50)
+    assert centroid(faster) > 1.05 * centroid(speech)
+    coloured = [colour(speech, np.random.default_rng(seed)) for seed in range(6)]
+    changed = [c for c in coloured if not np.array_equal(c, speech)]
+    assert 0 < len(changed) < 6
+    for c in changed:
+        assert np.corrcoef(c, speech)[0, 1] > 0.5
+
+
+def test_training_batches_come_through_other_microphones(speech):
+    wav = torch.from_numpy(speech[:32000]).repeat(4, 1)
+    torch.manual_seed(0)
+    once, again = recolour(wav, SAMPLE_RATE), recolour(wav, SAMPLE_RATE)
+    assert torch.equal(once[2:], wav[2:])
+    assert not torch.allclose(once[0], once[1], atol=1e-3)
+    assert not torch.allclose(once[:2], again[:2], atol=1e-3)
+    spectra = torch.fft.rfft(once[:2]).abs() / torch.fft.rfft(wav[:2]).abs()
+    voiced = torch.fft.rfftfreq(32000, 1 / SAMPLE_RATE) > 100
+    gain_db = 20 * spectra[:, voiced].log10()
+    assert gain_db.diff(dim=1).abs().quantile(0.99) < 0.1  # broad: no narrow resonances
+    assert torch.allclose(once.square().mean(1), wav.square().mean(1), rtol=1e-3)
+
+
+def test_a_clip_is_always_the_same_and_no_two_are(simulator):
+    first, again, other = simulator.draw(7, 3), simulator.draw(7, 3), simulator.draw(7, 4)
+    assert np.array_equal(first.degraded, again.degraded)
+    assert np.array_equal(first.reference, again.reference)
+    assert first.degraded.shape != other.degraded.shape or not np.array_equal(first.degraded, other.degraded)
+    assert np.abs(first.degraded).max() <= 1.05  # resampling may overshoot a little
+
+
+def test_clips_come_at_all_rates_and_teachers_hear_16_khz(simulator):
+    clips = [simulator.draw(1, i) for i in range(12)]
+    assert {c.sample_rate for c in clips} <= set(DELIVERY_RATES)
+    assert len({c.sample_rate for c in clips}) > 2
+    for clip in clips:
+        assert clip.heard.shape == clip.reference.shape
+        assert len(clip.degraded) / clip.sample_rate == pytest.approx(len(clip.heard) / SAMPLE_RATE, abs=1e-3)
+        assert 0 < clip.parameters["bandwidth_hz"] <= clip.sample_rate / 2
+
+
+def test_band_limits_say_what_they_leave(simulator, fullband):
+    seen = [band_limit(fullband, np.random.default_rng(seed), simulator.material) for seed in range(12)]
+    limited = [(out, p["bandwidth_hz"]) for out, p in seen if "bandwidth_hz" in p]
+    assert limited
+    for out, hz in limited:
+        assert measured_bandwidth_hz(fullband, out) == pytest.approx(hz, abs=1000)
+
+
+def test_competing_talkers_are_other_people(simulator):
+    rng = np.random.default_rng(0)
+    talkers = {e.group for e in simulator.material.speech.entries}
+    assert len(talkers) > 10
+    for _ in range(20):
+        _, entry = simulator.material.speech.draw_speech(rng, 16000, other_than="kerstin")
+        assert entry.group != "kerstin"
