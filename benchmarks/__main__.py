@@ -1,4 +1,4 @@
-"""Where we stand, by one command: accuracy, speed, robustness and curves, and one table over all of them.
+"""Where we stand, by one command: all parts, and one table over them.
 
     python -m benchmarks ../shared/human/*
 
@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks import accuracy, curves, report, robustness, speed
+from benchmarks import accuracy, curves, report, robustness, speed, uncertainty
 from benchmarks.baselines.base import ROOT
 
-PARTS = ("accuracy", "speed", "robustness", "curves")
+PARTS = ("accuracy", "speed", "robustness", "curves", "uncertainty")
 LENGTH_S = 8.0
 """Of the clip whose cost the table shows."""
 
@@ -61,16 +61,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="default: all")
     args = parser.parse_args(arguments)
     baselines = report.chosen(args)
-    own = {
-        "accuracy": [*map(str, args.folders), "--device", args.device],
-        "speed": ["--device", args.device],
-        "robustness": [],
-        "curves": [str(ROOT / "examples")],
+    folders, names = [str(f) for f in args.folders], ["--baselines", ",".join(b.spec for b in baselines)]
+    commands = {
+        "accuracy": (accuracy, [*folders, "--device", args.device, *names]),
+        "speed": (speed, ["--device", args.device, *names]),
+        "robustness": (robustness, names),
+        "curves": (curves, [str(ROOT / "examples"), *names]),
+        "uncertainty": (uncertainty, folders),
     }
-    modules = {"accuracy": accuracy, "speed": speed, "robustness": robustness, "curves": curves}
     for part in args.parts:
-        given = ["--baselines", ",".join(baseline.spec for baseline in baselines), "--out", str(args.out / part)]
-        modules[part].main([*own[part], *given])
+        module, given = commands[part]
+        module.main([*given, "--out", str(args.out / part)])
     links = "Details: " + ", ".join(f"[{part}]({part}/README.md)" for part in PARTS if (args.out / part).is_dir())
     head = report.head("benchmarks", baselines, arguments)
     text = f"{links}. Cost is that of a clip of {LENGTH_S:g} s.\n\n{report.markdown(overview(args.out))}"

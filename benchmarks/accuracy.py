@@ -9,6 +9,7 @@ each clip are kept in `.cache/`, so that a second run is quick. A metric that ca
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -17,8 +18,8 @@ import pandas as pd
 
 from benchmarks import plots, report
 from benchmarks.baselines import OURS, Baseline, Unavailable
-from benchmarks.datasets import RatedSet, read_set
-from benchmarks.measures import MIN_CLIPS, RESAMPLES, agreement, interval, paired_test, srcc
+from benchmarks.datasets import RatedSet, read_sets
+from benchmarks.measures import MIN_CLIPS, RESAMPLES, agreement, intervals, paired_test
 from benchmarks.scores import CACHE, score_clips
 
 _SHOWN = ["metric", "n", "pcc", "95 % interval", "srcc", "kendall", "rmse", "mae", "rmse_mapped", "mae_mapped", "note"]
@@ -28,9 +29,10 @@ def score_set(
     rated: RatedSet, baselines: list[Baseline], device: str = "cpu", cache: Path = CACHE
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     """A row for each clip with its scores, and a note for each metric that had a problem."""
+    root = os.path.commonpath([clip.path.parent for clip in rated.clips])
     clips = pd.DataFrame(
         {
-            "file": [clip.path.name for clip in rated.clips],
+            "file": [clip.path.relative_to(root).as_posix() for clip in rated.clips],
             "condition": [clip.condition for clip in rated.clips],
             "mos": [clip.mos for clip in rated.clips],
         }
@@ -51,43 +53,36 @@ def score_set(
 def set_table(name: str, clips: pd.DataFrame, names: list[str], notes: dict[str, str], resamples: int) -> pd.DataFrame:
     """Agreement of each metric on one set: per file, and of the means of conditions."""
     rows = []
-    means = clips.drop(columns="file").groupby("condition").mean()
-    for level, table in (("file", clips), ("condition", means)):
-        if level == "condition" and not MIN_CLIPS <= len(table) < len(clips):
+    conditions = clips["condition"].nunique()
+    for level in ("file", "condition"):
+        if level == "condition" and not MIN_CLIPS <= conditions < len(clips):
             continue
         for metric in names:
             row: dict[str, object] = {"set": name, "level": level, "metric": metric, "note": notes.get(metric, "")}
             if metric in clips:
-                x, y = _scored(table, metric)
-                row |= agreement(x, y)
-                if level == "file":
-                    row["pcc_low"], row["pcc_high"] = interval(x, y, resamples=resamples)
-                    row["srcc_low"], row["srcc_high"] = interval(x, y, srcc, resamples)
+                x, y = _scored(clips, metric, means=level == "condition")
+                row |= agreement(x, y) | intervals(x, y, resamples)
             rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _scored(table: pd.DataFrame, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    part = table[[metric, "mos"]].dropna()
+def _scored(table: pd.DataFrame, metric: str, means: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and ratings of the clips that a metric scored, or their means over conditions."""
+    part = table[["condition", metric, "mos"]].dropna()
+    if means:
+        part = part.groupby("condition").mean()
     return part[metric].to_numpy(float), part["mos"].to_numpy(float)
 
 
-def condition_table(name: str, clips: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+def condition_table(name: str, clips: pd.DataFrame, names: list[str], resamples: int) -> pd.DataFrame:
     """Agreement within each condition, and each metric's mean beside listeners'."""
     rows = []
     for condition, part in clips.groupby("condition", sort=False):
         for metric in (m for m in names if m in clips):
             x, y = _scored(part, metric)
-            rows.append(
-                {
-                    "set": name,
-                    "condition": condition,
-                    "metric": metric,
-                    "mos_mean": float(np.mean(y)) if len(y) else np.nan,
-                }
-                | {"score_mean": float(np.mean(x)) if len(x) else np.nan}
-                | agreement(x, y)
-            )
+            place = {"set": name, "condition": condition, "metric": metric}
+            means = {"mos_mean": y.mean() if len(y) else np.nan, "score_mean": x.mean() if len(x) else np.nan}
+            rows.append(place | means | agreement(x, y) | intervals(x, y, resamples))
     return pd.DataFrame(rows)
 
 
@@ -107,15 +102,13 @@ def _section(name: str, agree: pd.DataFrame, paired: pd.DataFrame, within: pd.Da
         part = agree[agree["level"] == level].copy()
         if part.empty:
             continue
-        if "pcc_low" in part:
+        if "pcc_low" in part:  # nothing ran where it is not
             part["95 % interval"] = [
                 f"{low:.3f} to {high:.3f}" if low == low else "–"
                 for low, high in zip(part["pcc_low"], part["pcc_high"], strict=True)
             ]
         part["metric"] = [f"{metric} (full reference)" if metric in full else metric for metric in part["metric"]]
-        part = part.reindex(
-            columns=_SHOWN if level == "file" else [c for c in _SHOWN if c not in ("95 % interval", "note")]
-        )
+        part = part.reindex(columns=_SHOWN if level == "file" else _SHOWN[:-1])
         if "n" in part:
             part["n"] = part["n"].astype("Int64").astype(object).where(part["n"].notna(), None)
         text += f"{title}:\n\n{report.markdown(part)}\n"
@@ -123,27 +116,12 @@ def _section(name: str, agree: pd.DataFrame, paired: pd.DataFrame, within: pd.Da
         text += "Ours against each peer (difference in PCC, paired bootstrap over clips, p not corrected):\n\n"
         text += report.markdown(paired.drop(columns="set")) + "\n"
     conditions = within["condition"].nunique() if not within.empty else 0
-    if 1 < conditions <= 12:
+    if 1 < conditions <= 12 and within["pcc"].notna().any():
         wide = within.pivot_table(index="condition", columns="metric", values="pcc", sort=False).reset_index()
         text += f"PCC within each condition:\n\n{report.markdown(wide)}\n"
     if conditions > 1:
         text += f"![conditions]({name}-conditions.png)\n"
     return text
-
-
-def read_sets(folders: list[Path]) -> list[RatedSet]:
-    """All sets of all folders.
-
-    Raises:
-        ValueError: If a folder holds none, or two sets have one name, which files and tables go by.
-    """
-    sets = [rated for folder in folders if folder.is_dir() for rated in read_set(folder)]
-    if not sets:
-        raise ValueError(f"no such folder: {', '.join(map(str, folders))}")
-    twice = {rated.name for rated in sets if sum(other.name == rated.name for other in sets) > 1}
-    if twice:
-        raise ValueError(f"two sets are called {', '.join(sorted(twice))}: rename a folder")
-    return sets
 
 
 def run(
@@ -166,11 +144,11 @@ def run(
             print(f"  {metric}: {note}", file=sys.stderr)
         agree = set_table(rated.name, clips, names, notes, resamples)
         paired = paired_table(rated.name, clips, names, resamples)
-        within = condition_table(rated.name, clips, names)
+        within = condition_table(rated.name, clips, names, resamples)
         ran = [name for name in names if name in clips and clips[name].notna().sum() >= MIN_CLIPS]
         if ran:
             plots.scatter(clips, ran, rated.name, out / f"{rated.name}-scatter.png")
-        if clips["condition"].nunique() > 1:
+        if ran and clips["condition"].nunique() > 1:
             small = clips["condition"].value_counts().max() < 16  # too few for a correlation: show the means
             value, title = ("score_mean", "mean score") if small else ("pcc", "PCC within each condition")
             plots.condition_bars(within, value, f"{rated.name}: {title}", out / f"{rated.name}-conditions.png")

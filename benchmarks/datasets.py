@@ -4,10 +4,11 @@
 |---|---|---|---|---|
 | own | `labels.csv` with `file,mos` (and `condition,reference`) | as named | column | column, or see below |
 | NISQA corpus | `*_file.csv` (`db,con,file,...,mos`), in splits | `<split>/deg/`, `filepath_deg` | `db/con` | `ref` |
-| VoiceMOS | `DATA/sets/*_mos_list.txt` with `name.wav,score` | `DATA/wav/` | system: the name up to `-` or `_` | none |
+| VoiceMOS | `sets/*_mos_list.txt` with `name.wav,score`, also in `DATA/` or `main/DATA/` | `wav/` | system | none |
 
-Without a column `reference`, clips whose condition is "reference" are the references: `x_ref.flac` is that of all
-`x_*.flac`. A reference itself gets none, so that full-reference metrics are not credited for recognising it.
+VoiceMOS names its systems in the names of files, up to the first `-` or `_`. Without a column `reference`, clips whose
+condition is "reference" are the references: `x_ref.flac` is that of all `x_*.flac`. A reference itself gets none, so
+that full-reference metrics are not credited for recognising it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+
+from jsqa_metric.model import MOS_RANGE
 
 
 @dataclass(frozen=True)
@@ -63,23 +67,77 @@ def read_set(folder: Path) -> list[RatedSet]:
     )
 
 
-def _check(rated: RatedSet) -> None:
-    missing = [clip.path for clip in rated.clips if not clip.path.is_file()]
+def read_sets(folders: list[Path]) -> list[RatedSet]:
+    """All sets of all folders. Files are passed over, so that a shell's `human/*` may name a README too.
+
+    Raises:
+        ValueError: If a folder does not exist or holds none, or two sets have one name, which tables go by.
+    """
+    missing = [str(folder) for folder in folders if not folder.exists()]
     if missing:
-        raise ValueError(f"{rated.name}: {len(missing)} of {len(rated.clips)} files are missing, first {missing[0]}")
-    if any(clip.mos != clip.mos for clip in rated.clips):
-        raise ValueError(f"{rated.name}: a score is missing or not a number")
+        raise ValueError(f"no such folder: {', '.join(missing)}")
+    sets = [rated for folder in folders if folder.is_dir() for rated in read_set(folder)]
+    if not sets:
+        raise ValueError(f"no folder among {', '.join(map(str, folders))}")
+    names = [rated.name for rated in sets]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"two sets are called {', '.join(twice)}: rename a folder")
+    return sets
+
+
+def _check(rated: RatedSet) -> None:
+    if not rated.clips:
+        raise ValueError(f"{rated.name}: no clips")
+    files = [clip.path for clip in rated.clips] + [clip.reference for clip in rated.clips if clip.reference]
+    missing = [path for path in files if not path.is_file()]
+    if missing:
+        raise ValueError(f"{rated.name}: {len(missing)} of {len(files)} files are missing, first {missing[0]}")
+    seen: set[Path] = set()
+    for clip in rated.clips:
+        if clip.path in seen:
+            raise ValueError(f"{rated.name}: {clip.path} is rated twice")
+        seen.add(clip.path)
+        if not MOS_RANGE[0] <= clip.mos <= MOS_RANGE[1]:
+            raise ValueError(
+                f"{rated.name}: {clip.path.name} has a score of {clip.mos:g}, expected a MOS from 1 to 5 "
+                "(map other scales first, such as MUSHRA by 1 + 4 * x / 100)"
+            )
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    """A CSV table as text, whatever its names look like, with `mos` as numbers.
+
+    Raises:
+        ValueError: If it is no such table; a score that is no number is named with its row.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, skipinitialspace=True, index_col=False, encoding="utf-8-sig")
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise ValueError(f"{path} is no CSV table in UTF-8: {error}") from error
+    if len(table.columns) == 1 and re.search(r"[;\t]", table.columns[0]):
+        raise ValueError(f"{path} must be separated by commas, its first line is {table.columns[0]!r}")
+    if "mos" in table:
+        numbers = pd.to_numeric(table["mos"], errors="coerce")
+        wrong = numbers.isna() | np.isinf(numbers)
+        if wrong.any():
+            row = int(wrong.to_numpy().argmax())
+            raise ValueError(f"{path}, row {row + 1}: a score is missing or not a number: {table['mos'][row]!r}")
+        table["mos"] = numbers
+    return table
 
 
 def _read_labels(folder: Path) -> list[RatedSet]:
     table_path = folder / "labels.csv"
     if not table_path.is_file():
         return []
-    table = pd.read_csv(table_path)
+    table = _read_table(table_path)
     _need(table, ("file", "mos"), table_path)
+    if table["file"].isna().any():
+        raise ValueError(f"{table_path}, row {int(table['file'].isna().to_numpy().argmax()) + 1}: no file is named")
     if "condition" not in table:
         table["condition"] = ""
-    table["condition"] = table["condition"].fillna("").astype(str)
+    table["condition"] = table["condition"].fillna("")
     references = _column_references(table) if "reference" in table else _named_references(table)
     clips = tuple(
         Clip(folder / row.file, float(row.mos), row.condition, folder / name if (name := references(row)) else None)
@@ -122,8 +180,8 @@ def _read_nisqa(folder: Path) -> list[RatedSet]:
     tables = [path for path in tables if path.name != corpus] or tables
     sets = []
     for path in tables:
-        table = pd.read_csv(path)
-        name = next((c for c in ("file", "filename_deg") if c in table), None)
+        table = _read_table(path)
+        name = next((c for c in ("filename_deg", "file") if c in table), None)  # `file` may be a number
         if name is None or "mos" not in table or not {"db", "con"} <= set(table.columns):
             raise ValueError(f"{path} is no table of the NISQA corpus: it needs db, con, file (or filename_deg), mos")
         if path.name == corpus:
@@ -146,17 +204,19 @@ def _nisqa_set(title: str, split: Path, table: pd.DataFrame, name: str) -> Rated
 
 
 def _read_voicemos(folder: Path) -> list[RatedSet]:
-    data = next((place for place in (folder / "DATA", folder) if (place / "sets").is_dir()), None)
+    places = (folder, folder / "DATA", folder / "main" / "DATA")
+    data = next((place for place in places if (place / "sets").is_dir()), None)
     if data is None:
         return []
     sets = []
     for path in sorted((data / "sets").glob("*_mos_list.txt")):
-        lines = [line.split(",") for line in path.read_text(encoding="utf-8").split()]
-        if any(len(parts) != 2 for parts in lines):
-            raise ValueError(f"{path} is no VoiceMOS list: it needs lines `name.wav,score`")
-        clips = tuple(
-            Clip(data / "wav" / name, float(mos), re.split(r"[-_]", Path(name).stem)[0]) for name, mos in lines
-        )
+        clips = []
+        for number, line in enumerate(path.read_text(encoding="utf-8-sig").split(), 1):
+            try:
+                name, mos = line.split(",")
+                clips.append(Clip(data / "wav" / name, float(mos), re.split(r"[-_]", Path(name).stem)[0]))
+            except ValueError as error:
+                raise ValueError(f"{path}, line {number}: expected `name.wav,score`, got {line!r}") from error
         title = folder.resolve().name
-        sets.append(RatedSet(f"{title}-{path.name.removesuffix('_mos_list.txt').lower()}", clips))
+        sets.append(RatedSet(f"{title}-{path.name.removesuffix('_mos_list.txt').lower()}", tuple(clips)))
     return sets

@@ -7,7 +7,6 @@ resample clips; clips of one talker or condition are not independent, so take th
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ Array = np.ndarray[Any, Any]
 RESAMPLES = 5000
 MIN_CLIPS = 3
 """With fewer, correlations say nothing and are NaN."""
+MEASURES = ("pcc", "srcc", "kendall", "rmse", "mae", "rmse_mapped", "mae_mapped")
 
 
 def first_order_map(x: Array, y: Array) -> Array:
@@ -37,24 +37,20 @@ def first_order_map(x: Array, y: Array) -> Array:
 
 
 def agreement(x: Array, y: Array) -> dict[str, float]:
-    """PCC, SRCC and Kendall's tau; RMSE and MAE as they are and after a first-order map."""
+    """PCC, SRCC and Kendall's tau; RMSE and MAE as they are and after a first-order map; NaN for too few clips."""
     if len(x) < MIN_CLIPS:
-        return {"n": len(x)}
+        return {"n": len(x)} | dict.fromkeys(MEASURES, float("nan"))
     a, b, mapped = (torch.from_numpy(np.array(v, np.float64)) for v in (x, y, first_order_map(x, y)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of constant scores, which give NaN
-        correlations = {
-            "pcc": pearson_corrcoef(a, b),
-            "srcc": spearman_corrcoef(a, b),
-            "kendall": kendall_rank_corrcoef(a, b),
-        }
-    errors = {
-        "rmse": mean_squared_error(a, b, squared=False),
-        "mae": mean_absolute_error(a, b),
-        "rmse_mapped": mean_squared_error(mapped, b, squared=False),
-        "mae_mapped": mean_absolute_error(mapped, b),
-    }
-    return {"n": len(x)} | {key: float(value) for key, value in (correlations | errors).items()}
+        correlations = (pearson_corrcoef(a, b), spearman_corrcoef(a, b), kendall_rank_corrcoef(a, b))
+    errors = (
+        mean_squared_error(a, b, squared=False),
+        mean_absolute_error(a, b),
+        mean_squared_error(mapped, b, squared=False),
+        mean_absolute_error(mapped, b),
+    )
+    return {"n": len(x)} | dict(zip(MEASURES, map(float, (*correlations, *errors)), strict=True))
 
 
 def pcc(x: Array, y: Array, axis: int = -1) -> Array:
@@ -70,17 +66,43 @@ def srcc(x: Array, y: Array, axis: int = -1) -> Array:
     return pcc(stats.rankdata(x, axis=axis), stats.rankdata(y, axis=axis), axis=axis)
 
 
-def interval(
-    x: Array, y: Array, statistic: Callable[..., Array] = pcc, resamples: int = RESAMPLES, seed: int = 0
-) -> tuple[float, float]:
-    """95 % bootstrap interval (percentiles) over clips."""
-    if len(x) < MIN_CLIPS or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return float("nan"), float("nan")
-    result = stats.bootstrap(
-        (x, y), statistic, paired=True, vectorized=True, n_resamples=resamples, method="percentile", batch=500,
-        rng=np.random.default_rng(seed),
-    )  # fmt: skip
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+def _rmse(x: Array, y: Array) -> Array:
+    root: Array = np.sqrt(np.square(x - y).mean(axis=-1))
+    return root
+
+
+def _mae(x: Array, y: Array) -> Array:
+    mean: Array = np.abs(x - y).mean(axis=-1)
+    return mean
+
+
+def _rmse_mapped(x: Array, y: Array) -> Array:
+    """RMSE after a first-order map that is fitted anew to each row."""
+    root: Array = y.std(axis=-1) * np.sqrt(1 - np.nan_to_num(pcc(x, y)) ** 2)
+    return root
+
+
+_STATISTICS = {"pcc": pcc, "srcc": srcc, "rmse": _rmse, "mae": _mae, "rmse_mapped": _rmse_mapped}
+
+
+def _resampled(clips: int, resamples: int, seed: int) -> Array:
+    return np.random.default_rng(seed).integers(clips, size=(resamples, clips))
+
+
+def intervals(x: Array, y: Array, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, float]:
+    """95 % bootstrap intervals (percentiles) over clips: `<measure>_low` and `<measure>_high`.
+
+    Resamples whose scores are all alike have no correlation and do not count.
+    """
+    bounds = {f"{name}_{end}": float("nan") for name in _STATISTICS for end in ("low", "high")}
+    if len(x) < MIN_CLIPS:
+        return bounds
+    index = _resampled(len(y), resamples, seed)
+    for name, statistic in _STATISTICS.items():
+        values = statistic(x[index], y[index])
+        if np.isfinite(values).any():
+            bounds[f"{name}_low"], bounds[f"{name}_high"] = map(float, np.nanquantile(values, [0.025, 0.975]))
+    return bounds
 
 
 def paired_test(ours: Array, peer: Array, y: Array, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, float]:
@@ -91,7 +113,7 @@ def paired_test(ours: Array, peer: Array, y: Array, resamples: int = RESAMPLES, 
     """
     if len(y) < MIN_CLIPS:
         return {}
-    index = np.random.default_rng(seed).integers(len(y), size=(resamples, len(y)))
+    index = _resampled(len(y), resamples, seed)
     differences = pcc(ours[index], y[index]) - pcc(peer[index], y[index])
     differences = differences[np.isfinite(differences)]
     if not len(differences):

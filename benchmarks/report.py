@@ -33,9 +33,15 @@ def add_baselines_option(parser: argparse.ArgumentParser) -> None:
 
 def _baselines(text: str) -> list[Baseline]:
     try:
-        return [make(name.strip()) for name in text.split(",") if name.strip()]
+        baselines = [make(name.strip()) for name in text.split(",") if name.strip()]
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error  # of a ValueError, argparse hides the words
+    for baseline in baselines:
+        if sum(other.name == baseline.name for other in baselines) > 1:
+            raise argparse.ArgumentTypeError(f"two metrics are called {baseline.name!r}, which tables go by")
+        if baseline.name in NAMES and baseline.spec not in NAMES:
+            raise argparse.ArgumentTypeError(f"{baseline.spec} has the name of another metric: rename the folder")
+    return baselines
 
 
 def chosen(args: argparse.Namespace) -> list[Baseline]:

@@ -17,7 +17,8 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from benchmarks import plots, report
-from benchmarks.datasets import RatedSet, read_set
+from benchmarks.baselines.ours import Ours
+from benchmarks.datasets import RatedSet, read_sets
 from benchmarks.measures import first_order_map
 from jsqa_metric import score
 
@@ -60,11 +61,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", default="default", help="name or folder (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/uncertainty"), help="default: %(default)s")
     args = parser.parse_args(arguments)
-    sets = [rated for folder in args.folders if folder.is_dir() for rated in read_set(folder)]
+    try:
+        sets = read_sets(args.folders)
+    except ValueError as error:
+        parser.error(str(error))
     tables = {rated.name: expected_and_made(rated, args.model) for rated in sets}
     grouped = {name: groups(table) for name, table in tables.items()}
     overview = pd.DataFrame([summary(name, table) for name, table in tables.items()])
-    head = report.head("benchmarks.uncertainty", [], arguments)
+    head = report.head("benchmarks.uncertainty", [Ours(args.model)], arguments)
     joined = pd.concat([part.assign(set=name) for name, part in grouped.items()], ignore_index=True)
     report.write_csv(joined, args.out / "uncertainty.csv", head)
     plots.calibration(grouped, args.out / "uncertainty.png")

@@ -98,3 +98,10 @@ def test_a_batch_of_several_rates_gains_as_its_clips_alone(speech, write_wav):
     together = score(paths)
     assert together.tolist() == pytest.approx([score(path) for path in paths], abs=1e-5)
     assert together[1] > together[0] + 0.1
+
+
+def test_an_offset_is_no_speech(speech):
+    fullband = speech_up_to(speech, 19800, 48000)
+    gains = [float(bandwidth_gain(fullband + offset, 48000)) for offset in (0.0, 0.01, 0.1)]
+    assert gains[0] > 1.05
+    assert gains == pytest.approx(gains[:1] * 3, abs=0.005)

@@ -22,7 +22,7 @@ from scipy import stats  # noqa: E402
 from benchmarks import probes, report, robustness, speed, timing  # noqa: E402
 from benchmarks.baselines import Unavailable, base, make, trained, wav2vec  # noqa: E402
 from benchmarks.datasets import read_set  # noqa: E402
-from benchmarks.measures import agreement, first_order_map, interval, paired_test, pcc, srcc  # noqa: E402
+from benchmarks.measures import agreement, first_order_map, intervals, paired_test, pcc, srcc  # noqa: E402
 from benchmarks.scores import score_clips  # noqa: E402
 from benchmarks.worker import Worker, WorkError  # noqa: E402
 from jsqa_metric.hub import write_folder  # noqa: E402
@@ -43,16 +43,26 @@ def test_measures_agree_with_scipy():
     assert found["rmse_mapped"] == pytest.approx(y.std() * np.sqrt(1 - found["pcc"] ** 2))
     assert pcc(x, y) == pytest.approx(found["pcc"])
     assert srcc(x, y) == pytest.approx(found["srcc"], abs=1e-5)
-    low, high = interval(x, y, resamples=500)
-    assert low < found["pcc"] < high
+    bounds = intervals(x, y, resamples=500)
+    for name in ("pcc", "srcc", "rmse", "mae", "rmse_mapped"):
+        assert bounds[f"{name}_low"] < found[name] < bounds[f"{name}_high"], name
+
+
+def test_few_clips_have_intervals_too():
+    x, y = np.array([1.0, 2, 3, 4, 4.5]), np.array([1.5, 2, 2, 4, 5])
+    bounds = intervals(x, y, resamples=500)
+    assert bounds["pcc_low"] < pcc(x, y) <= bounds["pcc_high"] <= 1
 
 
 def test_constant_scores_have_no_correlation():
     y = np.arange(5.0)
     assert math.isnan(agreement(np.ones(5), y)["pcc"])
-    assert math.isnan(interval(np.ones(5), y)[0])
+    assert math.isnan(intervals(np.ones(5), y, 100)["pcc_low"])
+    assert intervals(np.ones(5), y, 100)["rmse_low"] > 0
     assert np.allclose(first_order_map(np.ones(5), y), 2.0)
-    assert agreement(y[:2], y[:2]) == {"n": 2}
+    few = agreement(y[:2], y[:2])
+    assert few.pop("n") == 2
+    assert np.isnan(list(few.values())).all()
 
 
 def test_paired_test_sees_a_difference_and_none():

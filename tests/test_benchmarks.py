@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shutil
 
 import numpy as np
@@ -15,10 +16,12 @@ pytest.importorskip("soxr", reason="needs the bench extra")
 pytest.importorskip("matplotlib", reason="needs the bench extra")
 
 
+from conftest import ROOT  # noqa: E402
+
 from benchmarks import __main__ as overview  # noqa: E402
 from benchmarks import accuracy, curves, probes, report  # noqa: E402
 from benchmarks.baselines import NAMES, Baseline, Unavailable, make  # noqa: E402
-from benchmarks.datasets import read_set  # noqa: E402
+from benchmarks.datasets import read_set, read_sets  # noqa: E402
 from benchmarks.scores import score_clips  # noqa: E402
 
 RATE = 16000
@@ -130,13 +133,74 @@ def test_reads_voicemos(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("file,score\na.wav,1\n", "no column mos"), ("file,mos\nno.wav,1\n", "missing"), (None, "no rated set")],
+    [
+        ("file,score\na.wav,1\n", "no column mos"),
+        ("file,mos\nno.wav,1\n", "missing"),
+        (None, "no rated set"),
+        ("", "no CSV table"),
+        ("file,mos\n", "no clips"),
+        ("file;mos\na.wav;1\n", "separated by commas"),
+        ("file,mos\na.wav,good\n", "row 1: a score is missing or not a number: 'good'"),
+        ("file,mos\na.wav,inf\n", "row 1: a score"),
+        ("file,mos\n,2\n", "row 1: no file"),
+        ("file,mos\na.wav,2\na.wav,4\n", "rated twice"),
+        ("file,mos\na.wav,85\n", "expected a MOS from 1 to 5"),
+        ("file,mos,reference\na.wav,2,clean.wav\n", "missing, first .*clean.wav"),
+    ],
 )
 def test_bad_sets_say_why(tmp_path, content, message):
-    if content:
+    write(tmp_path / "a.wav")
+    if content is not None:
         (tmp_path / "labels.csv").write_text(content)
     with pytest.raises(ValueError, match=message):
         read_set(tmp_path)
+
+
+def test_names_like_numbers_spaces_and_a_byte_order_mark_are_read(tmp_path):
+    write(tmp_path / "a.wav")
+    (tmp_path / "a.wav").rename(tmp_path / "001")
+    (tmp_path / "labels.csv").write_text("\ufefffile, mos\r\n001, 2.5\r\n", encoding="utf-8")
+    (clip,) = read_set(tmp_path)[0].clips
+    assert (clip.path.name, clip.mos) == ("001", 2.5)
+
+
+def test_the_example_of_the_documentation(tmp_path, monkeypatch):
+    monkeypatch.setattr(accuracy, "CACHE", tmp_path / "cache")
+    (line,) = re.findall(r"^printf '(.*)' > mine/labels.csv$", (ROOT / "benchmarks" / "README.md").read_text(), re.M)
+    for index, name in enumerate("abc"):
+        write(tmp_path / "mine" / f"{name}.wav", 0.1 * (index + 1))
+    (tmp_path / "mine" / "labels.csv").write_text(line.replace("\\n", "\n"))
+    accuracy.main([str(tmp_path / "mine"), "--baselines", "jsqa", "--out", str(tmp_path / "results")])
+    assert "| jsqa | 3 |" in (tmp_path / "results" / "README.md").read_text()
+
+
+def test_means_of_conditions_are_of_the_clips_that_were_scored():
+    rng = np.random.default_rng(0)
+    clips = pd.DataFrame({"file": "x", "condition": np.repeat(["a", "b", "c"], 10), "mos": rng.uniform(1, 5, 30)})
+    clips["peer"] = clips["mos"].where(clips.index >= 5)  # right wherever it scores
+    table = accuracy.set_table("own", clips, ["peer"], {}, 50).set_index("level")
+    assert table.loc["condition", "pcc"] == pytest.approx(1)
+    assert table.loc["condition", "rmse"] == pytest.approx(0, abs=1e-6)
+
+
+def test_scores_are_made_anew_when_an_adapter_changes():
+    class Other(Loudness):
+        sample_rate = 8000
+
+    class Reader(Loudness):
+        def score_path(self, path):
+            return 1.0
+
+    assert len({metric.cache_key for metric in (Loudness(), Other(), Reader())}) == 3
+
+
+def test_metrics_of_one_name_are_refused(tmp_path, capsys):
+    for place in ("one/run", "two/run", "jsqa"):
+        shutil.copytree(ROOT / "src/jsqa_metric/weights/default", tmp_path / place / "model")
+    for names in (f"{tmp_path}/one/run/model,{tmp_path}/two/run/model", f"{tmp_path}/jsqa/model"):
+        with pytest.raises(SystemExit):
+            accuracy.main([str(tmp_path), "--baselines", names])
+        assert re.search("two metrics are called|name of another metric", capsys.readouterr().err)
 
 
 def test_scores_are_kept_by_content(folder, tmp_path):
@@ -211,9 +275,11 @@ def test_the_overview_has_a_row_for_every_metric(folder, tmp_path, monkeypatch):
 def test_sets_of_one_name_are_refused(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "other" / "own")
     with pytest.raises(ValueError, match="two sets are called own"):
-        accuracy.read_sets([folder, tmp_path / "other" / "own"])
-    with pytest.raises(ValueError, match="no such folder"):
-        accuracy.read_sets([tmp_path / "nothing"])
+        read_sets([folder, tmp_path / "other" / "own"])
+    with pytest.raises(ValueError, match="no such folder: .*nothing"):
+        read_sets([folder, tmp_path / "nothing"])
+    (tmp_path / "README.md").touch()
+    assert len(read_sets([folder, tmp_path / "README.md"])) == 1
 
 
 def test_curves_leave_out_what_cannot_run(folder, tmp_path, monkeypatch):

@@ -8,19 +8,16 @@ import io
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 import soundfile as sf
 from conftest import EXAMPLES
 
-from jsqa_metric import __version__, load_model, score
+from jsqa_metric import __version__, score
 from jsqa_metric.cli import main
-from jsqa_metric.hub import identity
 from jsqa_metric.report import read_report
 
 COMMAND = [sys.executable, "-m", "jsqa_metric.cli"]
@@ -124,51 +121,19 @@ def test_a_report_that_is_a_link_stays_one(capsys, tmp_path):
     assert len(read_report(target)) == 1
 
 
-def test_resume_keeps_what_is_scored_and_tries_the_rest_again(capsys, tmp_path):
-    report = tmp_path / "report.csv"
-    model = identity(load_model())
-    header = "path,mos,duration_s,sample_rate,status,model"
-    report.write_text(f"{header}\nold.wav,1.5,2.0,8000,ok,{model}\nbad.wav,,,,was damaged,{model}\n")
-    status, _, _ = run(capsys, "old.wav", EXAMPLES / "english_clean.flac", "-o", report, "--resume")
-    assert status == 0
-    assert [(r["path"], r["status"]) for r in read_report(report)][1] == ("old.wav", "ok")
-    assert len(read_report(report)) == 2
+def test_a_file_named_in_several_ways_is_scored_once(capsys, tmp_path, monkeypatch):
+    shutil.copy(EXAMPLES / "english_clean.flac", tmp_path / "a.flac")
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run(capsys, "a.flac", "./a.flac", tmp_path / "a.flac", ".")
+    assert (status, len(rows_of(out))) == (0, 1)
+    assert "n = 1" in err
 
 
-def test_resume_does_not_mix_the_scores_of_two_models(capsys, tmp_path):
-    clip, report = EXAMPLES / "english_clean.flac", tmp_path / "report.csv"
-    assert run(capsys, clip, "-o", report, "--revision", "2026.11")[0] == 0
-    before = report.read_bytes()
-    status, _, err = run(capsys, clip, EXAMPLES / "german_clean.flac", "-o", report, "--resume")
+def test_a_report_never_replaces_an_input(capsys, tmp_path):
+    clip = shutil.copy(EXAMPLES / "english_clean.flac", tmp_path / "a.csv")
+    status, _, err = run(capsys, clip, "-o", clip, "--force")
     assert status == 2
-    assert "2026.11+" in err
-    assert report.read_bytes() == before
-
-
-@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
-def test_interrupting_leaves_a_report_of_what_was_done(tmp_path, speech):
-    folder, report = tmp_path / "clips", tmp_path / "report.csv"
-    folder.mkdir()
-    sf.write(folder / "0000.wav", speech, 16000)
-    for i in range(1, 3000):
-        os.link(folder / "0000.wav", folder / f"{i:04d}.wav")
-    process = subprocess.Popen([*COMMAND, folder, "-o", report, "--batch-size", "1"], stderr=subprocess.PIPE)
-    while not _has_scored_some(process.pid, folder):
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert 0 < len(read_report(report)) < 3000
-    assert {row["status"] for row in read_report(report)} == {"ok"}
-
-
-def _has_scored_some(pid: int, folder: object) -> bool:
-    try:  # the file that is open now is read ahead, by two at most: no sleep that a busy machine could make too short
-        links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
-    except OSError:
-        return False
-    return any(link > f"{folder}/0010.wav" and link.startswith(str(folder)) for link in links)
+    assert "would replace an input" in err
 
 
 def test_usage_errors(capsys, tmp_path):
@@ -178,7 +143,7 @@ def test_usage_errors(capsys, tmp_path):
         ([clip, "-o", "report.xls"], "must end in"),
         ([clip, "-o", tmp_path / "no" / "r.csv"], "no such folder"),
         ([clip, "--channel", "left"], "`channel`"),
-        ([clip, "--batch-size", "0"], "--batch-size"),
+        ([clip, "--batch-size", "0"], "`batch_size` must be"),
         ([clip, "--model", "nothing"], "no model 'nothing'"),
         ([clip, "--device", "abacus"], "`device`"),
         ([clip, "--resume"], "-o FILE"),

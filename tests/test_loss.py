@@ -72,3 +72,25 @@ def test_the_gradient_predicts_the_change_of_the_score(noisy, rate):
     with torch.no_grad():
         change = score(wav + step, rate) - score(wav - step, rate)
     assert change == pytest.approx(2e-3, rel=0.1)
+
+
+@pytest.mark.parametrize("rate", [16000, 48000])
+def test_gradients_have_gradients(noisy, rate):
+    wav = torch.from_numpy(noisy[20000:36000].copy()).requires_grad_()
+    (first,) = torch.autograd.grad(score(wav, rate), wav, create_graph=True)
+    one, other = torch.randn(2, len(wav), generator=torch.Generator().manual_seed(0)).unbind()
+    (along_one,) = torch.autograd.grad(first @ one, wav, retain_graph=True)
+    (along_other,) = torch.autograd.grad(first @ other, wav)
+    assert along_one.abs().max() > 0
+    assert along_one @ other == pytest.approx(float(along_other @ one), rel=1e-2)  # the order of two is free
+
+
+def test_in_a_list_every_clip_has_a_gradient(noisy):
+    clips = [torch.zeros(RATE), torch.from_numpy(noisy[20000:36000].copy()), torch.full((RATE,), torch.nan)]
+    for clip in clips:
+        clip.requires_grad_()
+    with pytest.warns(UserWarning, match="2 of 3"):
+        silent, good, bad = torch.autograd.grad(score(clips, RATE)[1], clips)
+    assert good.abs().max() > 0
+    assert (silent == 0).all()
+    assert (bad == 0).all()

@@ -53,6 +53,35 @@ def test_padded_batches_score_as_their_clips(batch):
         assert JSQAMetric(RATE)(padded[1], lengths=length).item() == pytest.approx(alone[1], abs=1e-5)
 
 
+def test_a_collection_keeps_metrics_of_other_rates_apart_whatever_comes_first(batch):
+    both = MetricCollection({"a": JSQAMetric(16000), "b": JSQAMetric(8000)})
+    with pytest.warns(UserWarning, match="silent"):
+        both.update(torch.zeros(2, 16000))  # after which both have the same states
+    both.update(batch)
+    for name, rate in (("a", 16000), ("b", 8000)):
+        assert both.compute()[name] == pytest.approx(float(score(batch, rate).mean()), abs=1e-5)
+
+
+def test_sixteen_bits_count_many_clips(batch):
+    metric = JSQAMetric(RATE).set_dtype(torch.bfloat16)
+    for _ in range(300):
+        metric.update(batch[:1, :1600])
+    assert float(metric.compute()) == pytest.approx(float(score(batch[0, :1600], RATE)), abs=0.01)
+
+
+def test_a_compiled_module_scores_as_it_does_uncompiled(batch):
+    metric = JSQAMetric(RATE)
+
+    class Net(nn.Module):
+        def forward(self, wav):
+            return score(2 * wav, RATE).sum() + metric(wav)
+
+    wav = batch[:, :16000].clone().requires_grad_()
+    expected = torch.autograd.grad(Net()(wav), wav)[0]
+    compiled = torch.autograd.grad(torch.compile(Net(), backend="aot_eager")(wav), wav)[0]
+    torch.testing.assert_close(compiled, expected)
+
+
 def test_clips_that_cannot_be_scored_are_left_out_with_a_warning(batch):
     spoiled = torch.cat([batch, torch.zeros(1, 40000), torch.full((1, 40000), torch.nan)])
     metric = JSQAMetric(RATE)

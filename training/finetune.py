@@ -46,10 +46,6 @@ class FineTuning(Regression):
         for part in self.frozen:
             part.requires_grad_(False)
 
-    def setup(self, stage: str) -> None:
-        """Take over a pretrained encoder; the data come at the rate of the paper."""
-        self.load_pretrained(stage)
-
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         """Frozen layers keep their batch statistics, too."""
         for part in self.frozen:

@@ -6,7 +6,8 @@
 An SVM on PESQ (and SI-SDR) of a pair, with the less noisy signal as reference, learns human judgements; see
 `training.data.jnd_human` for how the judged pairs are made again. Written are `<out>.md` with every figure,
 `<out>.csv` with a row for each judged pair, and `<out>.png` with the psychometric curves. The measured features
-are kept in the CSV file; a second run reads them from there.
+are kept in the CSV file; a second run on the same judgements reads them from there (delete it after a change of the
+speech or the noise).
 
 Source: Fan and Williamson 2025 (JSQA), section 2.2.
 """
@@ -70,6 +71,19 @@ def measure(judgements: Sequence[Judgement], remake: Remake) -> pd.DataFrame:
         rows.append(vars(judgement) | {"delta_snr_db": judgement.delta_snr_db} | values)
     table = pd.DataFrame(rows)
     table["different"] = table["different"].astype(int)
+    return table
+
+
+def kept_features(path: Path, judgements: Sequence[Judgement]) -> pd.DataFrame | None:
+    """The table that was measured before, if it is of these judgements; None otherwise."""
+    if not path.exists():
+        return None
+    table, wanted = pd.read_csv(path), pd.DataFrame(map(vars, judgements))
+    columns = ["noise", "low", "high", "talker", "excerpt"]
+    if len(table) != len(wanted) or not table[columns].equals(wanted[columns].round(4)):
+        print(f"{path} is of other judgements: measuring anew")
+        return None
+    print(f"features of {path}")
     return table
 
 
@@ -150,12 +164,10 @@ def main(arguments: list[str] | None = None) -> None:
     if args.calibrate:
         print(calibrate(possible, args.speech, args.noise, args.calibrate).to_string(index=False))
         return
-    features_file = args.out.with_suffix(".csv")
-    if features_file.exists():
-        table = pd.read_csv(features_file)
-    else:
+    table = kept_features(args.out.with_suffix(".csv"), possible)
+    if table is None:
         table = measure(possible, remake)
-        table.round(4).to_csv(features_file, index=False)
+        table.round(4).to_csv(args.out.with_suffix(".csv"), index=False)
     pairs = JndPairs(open_corpus(args.speech), open_corpus(args.noise), (2.5, 2.5))
     generated = measure_generated(pairs, args.generated, seed=1, workers=args.workers)
     from training.jnd_report import write_report  # it uses this module

@@ -1,7 +1,7 @@
 """Write a corpus of JND pairs, and the paper's Figure 4 of it. Resumable.
 
     python -m training.jnd_corpus corpora/jnd --speech ../shared/speech/train --noise ../shared/noise/train \
-        --pairs 10000 --figure training/results/figure4
+        --pairs 10000 --figure corpora/figure4
 
 The corpus is a folder of shards; each is a folder `NNNNN/` of FLAC files with a manifest `pairs.csv`, written in
 one go, so an interrupted run goes on with the first shard that is missing. Pair i of a seed is always the same,
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import multiprocessing
 import os
 import shutil
@@ -50,13 +51,35 @@ def write_shard(shard: int, folder: Path, pairs: JndPairs, seed: int, size: int,
     return shard
 
 
+def keep_facts(folder: Path, facts: dict[str, object]) -> None:
+    """Write down what a corpus is made of, or check it against what is written there.
+
+    Raises:
+        ValueError: If the corpus was begun with something else: its pairs would be of two kinds.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = folder / "corpus.json"
+    facts = json.loads(json.dumps(facts))
+    if not kept.exists():
+        kept.write_text(json.dumps(facts, indent=1) + "\n")
+    elif (there := json.loads(kept.read_text())) != facts:
+        raise ValueError(f"{folder} was begun with {there}, not with {facts}: take another folder")
+
+
+def _is_whole(shard: Path, pairs: int) -> bool:
+    manifest = shard / MANIFEST
+    return manifest.exists() and len(manifest.read_text().splitlines()) == pairs + 1
+
+
 def write_corpus(folder: Path, pairs: JndPairs, count: int, seed: int = 1, size: int = 500, workers: int = 1) -> None:
-    """Write the shards that are missing."""
+    """Write the shards that are missing, and those that were cut short by a smaller `count`."""
     folder.mkdir(parents=True, exist_ok=True)
     for unfinished in folder.glob(".[0-9]*"):
         shutil.rmtree(unfinished)
     shards = range(-(-count // size))
-    missing = [s for s in shards if not (folder / f"{s:05d}").exists()]
+    missing = [s for s in shards if not _is_whole(folder / f"{s:05d}", min(size, count - s * size))]
+    for shard in missing:
+        shutil.rmtree(folder / f"{shard:05d}", ignore_errors=True)
     write = partial(write_shard, folder=folder, pairs=pairs, seed=seed, size=size, count=count)
     progress = tqdm(total=len(shards), initial=len(shards) - len(missing), desc="shards")
     if workers == 1:
@@ -121,6 +144,8 @@ def main(arguments: list[str] | None = None) -> None:
             parser.error("a corpus needs --speech and --noise")
         speech, noise = (open_corpus(yaml.safe_load(source)) for source in (args.speech, args.noise))
         pairs = JndPairs(speech, noise, tuple(args.seconds))
+        names = ("speech", "noise", "seconds", "seed", "shard_pairs")
+        keep_facts(args.folder, {name: getattr(args, name) for name in names})
         write_corpus(args.folder, pairs, args.pairs, args.seed, args.shard_pairs, args.workers)
     if args.figure:
         if args.folder:

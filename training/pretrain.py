@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from jsqa_metric import JSQAModel, ModelConfig
 from training.checkpoints import FirstPlateau
+from training.data.loading import check_rate
 from training.losses import nt_xent
 from training.projection import projection_head
 
@@ -41,6 +42,10 @@ class Pretraining(lightning.LightningModule):
         self.model.head.requires_grad_(False)
         self.half = self.model.embedding_size // 2
         self.projection = projection_head(self.half) if projection else nn.Identity()
+
+    def setup(self, stage: str) -> None:
+        """Check that the data fit."""
+        check_rate(self.trainer, self.model.sample_rate)
 
     def best_checkpoint(self, path: Path) -> lightning.Callback:
         """What decides which epoch's weights go to `path`."""

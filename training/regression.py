@@ -16,6 +16,7 @@ from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError, Pearson
 from jsqa_metric import JSQAModel, ModelConfig
 from jsqa_metric.model import DIMENSIONS, LOG_STD
 from training.checkpoints import load_encoder
+from training.data.loading import check_rate
 from training.losses import contrastive_regression
 from training.teachers import TEACHERS
 
@@ -65,18 +66,8 @@ class Regression(lightning.LightningModule):
         )
 
     def setup(self, stage: str) -> None:
-        """Check that the data fit, and take over a pretrained encoder.
-
-        Raises:
-            ValueError: If the clips have another rate than the model.
-        """
-        rate = self.trainer.datamodule.sample_rate  # type: ignore[attr-defined]
-        if rate != self.model.sample_rate:
-            raise ValueError(f"`data.sample_rate` is {rate}, `module.model.sample_rate` {self.model.sample_rate} Hz")
-        self.load_pretrained(stage)
-
-    def load_pretrained(self, stage: str) -> None:
-        """Start from the encoder of `pretrained`; a resumed run's own weights come after this."""
+        """Check that the data fit, and start from the encoder of `pretrained` (a resumed run's weights come later)."""
+        check_rate(self.trainer, self.model.sample_rate)
         if stage == "fit" and self.hparams["pretrained"]:
             load_encoder(self.model, self.hparams["pretrained"])
 

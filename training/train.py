@@ -62,11 +62,12 @@ def train(recipe: dict[str, Any], out: Path) -> Path:
     """Train, or go on training, and return the path of the best checkpoint.
 
     Raises:
-        ValueError: If the recipe's task is unknown.
+        ValueError: If the recipe's task is unknown, or a run that was begun with another recipe is in the folder.
     """
     task = recipe.get("task", "regression")
     if task not in TASKS:
         raise ValueError(f"`task` must be one of {sorted(TASKS)}, got {task!r}")
+    keep_recipe(recipe, out)
     module_type, data_type = TASKS[task]
     lightning.seed_everything(recipe["seed"], verbose=False)
     torch.set_float32_matmul_precision("high")
@@ -86,6 +87,23 @@ def train(recipe: dict[str, Any], out: Path) -> Path:
     resume = out / "last.ckpt"
     trainer.fit(module, data, ckpt_path=resume if resume.exists() else None)
     return best
+
+
+def keep_recipe(recipe: dict[str, Any], out: Path) -> None:
+    """Write the recipe beside its run, or check it against the one there; only `trainer` may change on the way.
+
+    Raises:
+        ValueError: If there is a checkpoint that another recipe made, as the result would be neither's.
+    """
+    kept, text = out / "recipe.yaml", yaml.safe_dump(recipe, sort_keys=False)
+    recipe = yaml.safe_load(text)  # tuples are lists there
+    if kept.exists() and (out / "last.ckpt").exists():
+        there = yaml.safe_load(kept.read_text())
+        other = sorted(key for key in {*there, *recipe} - {"trainer"} if there.get(key) != recipe.get(key))
+        if other:
+            raise ValueError(f"{out} holds a run of another recipe ({', '.join(other)} differ): take another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    kept.write_text(text)
 
 
 def train_once(recipe: dict[str, Any], out: Path) -> Path:

@@ -110,8 +110,9 @@ class Baseline:
         """Changes whenever scores may: with the version, and with the code that makes them."""
         own = type(self)
         helpers = [part for name, part in vars(own).items() if callable(part) and not hasattr(Baseline, name)]
-        code = [_code(part) for part in (own.load, own.score, read_mono, fit_rate, *helpers)]
-        return hashlib.sha256(f"{self.name} {self.version} {code}".encode()).hexdigest()[:16]
+        code = [_code(part) for part in (own.load, own.score, own.score_path, read_mono, fit_rate, *helpers)]
+        facts = (self.name, self.version, self.sample_rate, self.takes_files, self.full_reference)
+        return hashlib.sha256(f"{facts} {code}".encode()).hexdigest()[:16]
 
 
 def _code(function: Any) -> list[Any]:

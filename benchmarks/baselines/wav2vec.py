@@ -1,8 +1,8 @@
 """wav2vec 2.0 base, mean-pooled, with a linear head (the common SSL baseline).
 
-The head is fitted once on labelled clips, with any folder of `labels.csv` (also in its folders):
+The head is fitted once, to the MOS that our own model learns, on a set of `training.build_set`:
 
-    python -m benchmarks.baselines.wav2vec sets/train --column pesq
+    python -m benchmarks.baselines.wav2vec sets/train
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from benchmarks.baselines.base import ROOT, Array, Baseline, Unavailable, fetch, fit_rate, need_packages, read_mono
@@ -21,6 +20,8 @@ _ASSET = "models/wav2vec2_fairseq_base_ls960.pth"
 _WEIGHTS = Path(torch.hub.get_dir(), "torchaudio", _ASSET)
 HEAD = ROOT / ".cache" / "benchmarks" / "wav2vec2_head.npz"
 RIDGE = 1.0
+_TOP_HZ = 8000.0
+"""What it hears; the MOS is that of what lies below."""
 
 
 def fit_head(features: Array, targets: Array, ridge: float = RIDGE) -> tuple[Array, float]:
@@ -71,19 +72,17 @@ class Wav2vec(Baseline):
 
 def main(arguments: list[str] | None = None) -> None:
     """Fit the head."""
+    from training.data.labels import Calibration, read_set  # which needs the teachers' packages
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="labelled clips: labels.csv there or in its folders")
-    parser.add_argument("--column", default="mos", help="what to learn (default: %(default)s)")
+    parser.add_argument("folder", type=Path, help="a labelled set")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args(arguments)
-    baseline, features, targets = Wav2vec(), [], []
+    clips, baseline = read_set(args.folder), Wav2vec()
     baseline.load_network(args.device)
-    for table in sorted(args.folder.rglob("labels.csv")):
-        for row in pd.read_csv(table).dropna(subset=[args.column]).to_dict("records"):
-            audio, _ = fit_rate(*read_mono(table.parent / row["file"]), baseline.sample_rate)
-            features.append(baseline.embed(audio))
-            targets.append(row[args.column])
-    weights, offset = fit_head(np.stack(features), np.array(targets))
+    features = [baseline.embed(fit_rate(*read_mono(clip.path), baseline.sample_rate)[0]) for clip in clips]
+    targets = Calibration.fit(clips).targets(clips, _TOP_HZ)[:, 0]
+    weights, offset = fit_head(np.stack(features), targets)
     HEAD.parent.mkdir(parents=True, exist_ok=True)
     np.savez(HEAD, weights=weights, offset=offset)
     print(f"fitted on {len(targets)} clips: {HEAD}")

@@ -215,20 +215,21 @@ def is_path(item: object) -> TypeGuard[str | os.PathLike[str]]:
     return isinstance(item, (str, os.PathLike))
 
 
-def window_bounds(clip: Clip, seconds: float) -> Iterator[tuple[int, int]]:
-    """Windows of equal length, spread evenly from the first to the last sample, overlapping by at least 1/12.
+def window_bounds(clip: Clip, seconds: float) -> Iterator[tuple[int, int, float]]:
+    """Windows of equal length that overlap by 1/12: first sample, end, and weight in the clip's mean.
 
-    A clip that fits one window is that window. Lazily, as a broken header may claim any length.
+    The last one ends with the clip, and weighs as much as it adds to those before: a clip that grows by a sample does
+    not change its score by a whole window. A clip that fits one window is that window.
+    Lazily, as a broken header may claim any length.
     """
     window = round(seconds * clip.sample_rate)
     if clip.samples <= window:
-        yield 0, clip.samples
+        yield 0, clip.samples, 1.0
         return
-    count = ceil((clip.samples - window) / (window * 11 // 12)) + 1
-    last = clip.samples - window
-    for i in range(count):
-        start = i * last // (count - 1)
-        yield start, start + window
+    hop, last = window * 11 // 12, clip.samples - window
+    for start in range(0, last, hop):
+        yield start, start + window, 1.0
+    yield last, clip.samples, ((last - 1) % hop + 1) / hop
 
 
 def resample(signals: Tensor, old_rate: int, new_rate: int) -> Tensor:

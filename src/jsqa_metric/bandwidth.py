@@ -19,6 +19,8 @@ WIDE_BAND_SHARE = 129 / 148
 """Transmission rating of wideband (up to 8 kHz) relative to fullband speech: ITU-T G.107.1 and G.107.2."""
 BAND_HZ = np.arange(8000.0, 20001.0, 2000.0)
 """Edges of the bands above wideband in which there is sound, or not; the last one is that of fullband."""
+LOW_HZ = 100.0
+"""Where the band of speech is measured from: an offset of the recorder (DC) and hum are no speech."""
 GUARD_HZ = 9000.0
 """Where the first of these bands is measured from: resamplers leave images of wideband speech right above 8 kHz."""
 FRAME = 1024
@@ -67,7 +69,7 @@ def bandwidth_gain(signal: Tensor, sample_rate: int) -> Tensor:
     window = torch.hann_window(size, dtype=signal.dtype, device=signal.device)
     spectrum = torch.fft.rfft(frames * window)
     power = (spectrum.real.square() + spectrum.imag.square()).mean(0) * (2 / (size * window.square().sum()))
-    bounds = [(0.0, BAND_HZ[0]), (GUARD_HZ, BAND_HZ[1]), *pairwise(BAND_HZ[1:])]
+    bounds = [(LOW_HZ, BAND_HZ[0]), (GUARD_HZ, BAND_HZ[1]), *pairwise(BAND_HZ[1:])]
     bands = [power[round(low * size / sample_rate) : round(high * size / sample_rate)].sum() for low, high in bounds]
     level_db = 10 * torch.log10(torch.stack(bands) + 1e-20)
     present = torch.sigmoid((level_db[1:] - level_db[0].clamp(min=QUIET_DB) - PRESENT_DB) / SLOPE_DB)

@@ -6,10 +6,12 @@ import argparse
 import io
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +19,9 @@ import torch
 from tqdm import tqdm
 
 from jsqa_metric import __version__
-from jsqa_metric.audio import check_channel
+from jsqa_metric.audio import AudioError, FileClip, check_channel
 from jsqa_metric.engine import BATCH_SIZE, ScoreDetails, iter_details
-from jsqa_metric.functional import score
+from jsqa_metric.functional import check_batch_size, score
 from jsqa_metric.hub import identity, load_model, resolve_device
 from jsqa_metric.model import JSQAModel
 from jsqa_metric.report import FORMATS, Row, format_rows, make_row, read_report, shown_path, summary, write_report
@@ -29,7 +31,7 @@ AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".ai
 SAVE_SECONDS = 30.0
 """How often an unfinished report is written."""
 SELF_TEST_TOLERANCE = 1e-3
-EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_TERMINATED = 0, 1, 2, 130, 143
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -57,7 +59,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def find_files(paths: Sequence[str], recursive: bool) -> list[str]:
-    """Files named, and audio files in folders named, sorted and without repetition.
+    """Files named, and audio files in folders named, sorted; a file that is named in two ways comes once.
 
     Raises:
         ValueError: If a folder holds no audio files.
@@ -74,7 +76,7 @@ def find_files(paths: Sequence[str], recursive: bool) -> list[str]:
             hint = "" if recursive else " (-r goes into its folders)"
             raise ValueError(f"no audio files in {shown_path(path)!r}{hint}")
         found |= here
-    return sorted(found)
+    return sorted({os.path.abspath(path): path for path in sorted(found, reverse=True)}.values())
 
 
 def _audio_files(folder: str, recursive: bool, unreadable: list[OSError]) -> Iterator[str]:
@@ -111,7 +113,7 @@ class Report:
         self._saved = time.monotonic()
 
 
-def _open_report(args: argparse.Namespace) -> Report:
+def _open_report(args: argparse.Namespace, files: list[str]) -> Report:
     output: Path | None = args.output
     if output is None:
         if args.resume:
@@ -121,8 +123,10 @@ def _open_report(args: argparse.Namespace) -> Report:
         raise ValueError(f"the report must end in {', '.join(FORMATS)}, got {str(output)!r}")
     if not output.parent.is_dir():
         raise ValueError(f"no such folder: {str(output.parent)!r}")
-    if output.is_dir():
-        raise ValueError(f"the report is a folder: {str(output)!r}")
+    if output.exists() and not output.is_file():
+        raise ValueError(f"the report is a folder or a device: {str(output)!r}")
+    if os.path.realpath(output) in map(os.path.realpath, files):
+        raise ValueError(f"the report would replace an input: {str(output)!r}")
     with tempfile.TemporaryFile(dir=output.parent):  # where nothing can be written, say so before the work
         pass
     if not output.exists() or args.force and not args.resume:
@@ -140,6 +144,26 @@ def _score(files: list[str], model: JSQAModel, args: argparse.Namespace) -> Iter
             yield path, details
 
 
+def _left_to_do(files: list[str], report: Report) -> list[str]:
+    """Files that have no row yet. A row of another file that was at the same path (of another length) is dropped."""
+    rows = {row["path"]: row for row in report.rows}
+    left = [path for path in files if (row := rows.get(shown_path(path))) is None or not _is_of(path, row)]
+    again = set(map(shown_path, left))
+    report.rows = [row for row in report.rows if row["path"] not in again]
+    return left
+
+
+def _is_of(path: str, row: Row) -> bool:
+    if not os.path.exists(path):  # it was scored before it went
+        return True
+    try:
+        clip = FileClip(path, "mean")
+    except (AudioError, OSError):
+        return False
+    duration_s = round(clip.samples / clip.sample_rate, 6)
+    return bool(clip.sample_rate == row["sample_rate"] and duration_s == row["duration_s"])
+
+
 def run(args: argparse.Namespace) -> int:
     """Score what the arguments name and return the exit status.
 
@@ -148,16 +172,14 @@ def run(args: argparse.Namespace) -> int:
         OSError: If the model or the report cannot be reached.
     """
     check_channel(args.channel)
-    if args.batch_size < 1:
-        raise ValueError(f"--batch-size must be at least 1, got {args.batch_size}")
+    check_batch_size(args.batch_size)
     files = find_files(args.paths, args.recursive)
-    report = _open_report(args)
+    report = _open_report(args, files)
     model = load_model(args.model, resolve_device(args.device), args.revision, local_files_only=args.offline)
-    name = identity(model)
+    name = identity(model) + ("" if args.channel == "mean" else f" channel {args.channel}")
     if others := {row["model"] for row in report.rows} - {name}:
         raise ValueError(f"the report has scores of {', '.join(sorted(others))}: --resume cannot go on with {name}")
-    done = {row["path"] for row in report.rows}
-    files = [path for path in files if shown_path(path) not in done]
+    files = _left_to_do(files, report)
     bar = tqdm(_score(files, model, args), total=len(files), unit="file", disable=True if args.quiet else None)
     try:
         for path, details in bar:
@@ -192,6 +214,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to stop
         sys.stdout.reconfigure(errors="backslashreplace")
+    with suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))  # as Ctrl-C: nothing is lost
     parser = get_parser()
     args = parser.parse_args(arguments)
     if bool(args.paths) == args.self_test:

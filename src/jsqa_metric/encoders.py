@@ -82,9 +82,12 @@ class LogMel(nn.Module):
         super().__init__()
         self.hop = round(0.016 * sample_rate)
         self.n_fft = 2 * self.hop
-        window = torch.hann_window(self.n_fft, dtype=torch.float32)
+        place = torch.empty(0).device
+        # models are loaded without memory, and no file of weights holds what is computed here
+        with torch.device("cpu" if place.type == "meta" else place):
+            window = torch.hann_window(self.n_fft, dtype=torch.float32)
+            filters = mel_filters(bands, self.n_fft, sample_rate)
         self.register_buffer("window", window, persistent=False)
-        filters = mel_filters(bands, self.n_fft, sample_rate)
         if limit_hz:
             filters[:, math.ceil(limit_hz * self.n_fft / sample_rate) :] = 0
         self.register_buffer("filters", filters, persistent=False)

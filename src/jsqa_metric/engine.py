@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -33,11 +33,15 @@ BATCH_SIZE = 8
 
 @dataclass(frozen=True)
 class WindowScore:
-    """Score of one window of a clip; NaN where the window is silent."""
+    """Score of one window of a clip; NaN where the window is silent.
+
+    `weight` is its share in the clip's mean, relative to the other windows with sound.
+    """
 
     start_s: float
     end_s: float
     mos: float
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class ScoreDetails:
         reason: Why the clip has no score, or None.
         duration_s: Length of the clip in seconds; NaN if unknown.
         sample_rate: Its rate in Hz; None if unknown.
-        windows: Scores over time; `mos` is the mean of those that are not NaN.
+        windows: Scores over time; `mos` is the weighted mean of those that are not NaN.
         std: Standard deviation that the model expects of its error (in MOS); NaN if it has not learned to, or if
             there is no score.
         dimensions: Where quality is lost: a MOS for each of noisiness, coloration, discontinuity and loudness, without
@@ -77,6 +81,7 @@ class _Job:
     signal: Tensor | None
     rate: int
     final: bool
+    weight: float = 1.0
     error: str | None = None
     score: Tensor | None = None
     mos: float = math.nan
@@ -93,8 +98,13 @@ class _Tally:
     reason: str | None = None
     windows: list[WindowScore] = field(default_factory=list)
     scores: list[Tensor] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
     stds: list[float] = field(default_factory=list)
     dimensions: list[list[float]] = field(default_factory=list)
+
+    def mean(self, values: Sequence[float]) -> float:
+        """Mean over the windows with sound."""
+        return fmean(values, self.weights)
 
 
 def _read_jobs(
@@ -107,10 +117,10 @@ def _read_jobs(
             clip = au.FileClip(source, channel) if isinstance(source, (str, os.PathLike)) else source
             tally.duration_s, tally.sample_rate = clip.samples / clip.sample_rate, clip.sample_rate
             au.check_clip(clip)
-            for start, stop in au.window_bounds(clip, window_s):
+            for start, stop, weight in au.window_bounds(clip, window_s):
                 seconds = start / clip.sample_rate, stop / clip.sample_rate
                 signal = clip.read(start, stop)
-                yield _Job(number, seconds, signal, clip.sample_rate, final=stop == clip.samples)
+                yield _Job(number, seconds, signal, clip.sample_rate, stop == clip.samples, weight)
         except (au.AudioError, OSError, MemoryError) as error:
             yield _Job(number, (0.0, 0.0), None, 0, final=True, error=str(error) or type(error).__name__)
 
@@ -136,6 +146,9 @@ def _score_windows(jobs: list[_Job], model: JSQAModel, device: torch.device) -> 
             scores, stds = extend(scores, gains), stds * gains
     values = scores.detach().tolist(), stds.detach().tolist(), dimensions.detach().tolist()
     for (job, _), score, mos, std, parts in zip(sound, scores.unbind(), *values, strict=True):
+        if math.isnan(mos):  # weights that load but overflow: a reason in the row, and the other clips go on
+            job.error = "the model gives NaN for it"
+            continue
         job.score, job.mos, job.std, job.dimensions = score, mos, std, parts
 
 
@@ -194,9 +207,10 @@ def iter_details(
             tally = tallies[job.clip]
             tally.reason = tally.reason or job.error
             if job.signal is not None:
-                tally.windows.append(WindowScore(*job.bounds_s, job.mos))
+                tally.windows.append(WindowScore(*job.bounds_s, job.mos, job.weight))
             if job.score is not None:
                 tally.scores.append(job.score)
+                tally.weights.append(job.weight)
                 tally.stds.append(job.std)
                 tally.dimensions.append(job.dimensions)
             if job.final:
@@ -204,16 +218,17 @@ def iter_details(
 
 
 def _finish(tally: _Tally, device: torch.device) -> tuple[ScoreDetails, Tensor]:
-    """Mean of the windows with sound. One bad window (not finite, unreadable) spoils the clip."""
+    """Weighted mean of the windows with sound. One bad window (not finite, unreadable) spoils the clip."""
     if tally.reason is None and not tally.scores:
         tally.reason = f"silent: no sample reaches {20 * math.log10(au.SILENCE_PEAK):.0f} dB of full scale"
-    score, mos, std = torch.tensor(math.nan, device=device), math.nan, math.nan
+    score, mos, std = torch.tensor(math.nan, dtype=torch.float32, device=device), math.nan, math.nan
     dimensions = Dimensions()
     if tally.reason is None:
-        score = torch.stack(tally.scores).mean()
-        mos = fmean(window.mos for window in tally.windows if not math.isnan(window.mos))
-        std = fmean(tally.stds)  # the errors of a clip's windows go together: averaging does not make them smaller
-        dimensions = Dimensions(*map(fmean, zip(*tally.dimensions, strict=True)))
+        weights = torch.tensor(tally.weights, dtype=torch.float32, device=device)
+        score = (torch.stack(tally.scores) * weights).sum() / weights.sum()
+        mos = tally.mean([window.mos for window in tally.windows if not math.isnan(window.mos)])
+        std = tally.mean(tally.stds)  # the errors of a clip's windows go together: averaging makes them no smaller
+        dimensions = Dimensions(*map(tally.mean, zip(*tally.dimensions, strict=True)))
     details = ScoreDetails(
         mos, tally.reason, tally.duration_s, tally.sample_rate, tuple(tally.windows), std, dimensions
     )

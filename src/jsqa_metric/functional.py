@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,10 +18,15 @@ from torch import Tensor
 
 from jsqa_metric import audio as au
 from jsqa_metric.engine import BATCH_SIZE, Path, ScoreDetails, Source, iter_details
-from jsqa_metric.hub import load_model, resolve_device
+from jsqa_metric.hub import load_scorer, resolve_device
 from jsqa_metric.model import JSQAModel
 
 Array = np.ndarray[Any, Any]
+MAX_BATCH_SIZE = 1_000_000
+# what depends on the data is no graph: `torch.compile` breaks here. Unlike the public decorator, this costs no import.
+_F = TypeVar("_F", bound=Callable[..., Any])
+_uncompiled: Callable[[_F], _F] = getattr(torch, "_disable_dynamo", lambda function: function)
+
 Audio = Path | Array | Tensor | Sequence[Path] | Sequence[Array] | Sequence[Tensor]
 
 
@@ -66,13 +71,15 @@ def check_batch_size(batch_size: int) -> int:
     """Return a valid number of windows.
 
     Raises:
-        ValueError: If it is not a whole number from 1 on.
+        ValueError: If it is not a whole number from 1 to `MAX_BATCH_SIZE`.
     """
-    if isinstance(batch_size, (bool, np.bool_)) or not hasattr(batch_size, "__index__") or int(batch_size) < 1:
-        raise ValueError(f"`batch_size` must be a positive whole number, got {batch_size!r}")
+    whole = hasattr(batch_size, "__index__") and not isinstance(batch_size, (bool, np.bool_))
+    if not whole or not 1 <= int(batch_size) <= MAX_BATCH_SIZE:
+        raise ValueError(f"`batch_size` must be a whole number from 1 to {MAX_BATCH_SIZE}, got {batch_size!r}")
     return int(batch_size)
 
 
+@_uncompiled
 def score(
     audio: Audio,
     sample_rate: float | None = None,
@@ -141,8 +148,11 @@ def score(
         return details[0].mos
     if isinstance(template, Tensor):
         stacked = torch.stack([s for _, s in results]) if results else template.new_zeros(0, dtype=torch.float32)
-        if wants_gradient and not stacked.requires_grad:  # nothing could be scored: a zero gradient, not an error
-            stacked = stacked + (template * 0).nan_to_num().sum()
+        if wants_gradient:
+            pairs = zip(sources, details, strict=True)
+            unscored = [clip.data for clip, d in pairs if d.reason and isinstance(clip, au.ArrayClip)]
+            for data in unscored or ([] if results else [template]):  # a gradient of zero, not of None
+                stacked = stacked + torch.nan_to_num(data * 0).sum()  # type: ignore[arg-type]  # tensors all
         return stacked.to(template.device).reshape(shape or ())
     return np.array([detail.mos for detail in details], dtype=np.float32).reshape(shape or ())
 
@@ -157,9 +167,11 @@ def _network(model: str | os.PathLike[str] | JSQAModel, device: Any, template: A
     """The model where it is to compute; one that is passed stays where it is."""
     if not isinstance(model, JSQAModel):
         place = template.device if isinstance(template, Tensor) else "cpu"
-        return load_model(model, place if device is None else device)
+        return load_scorer(model, place if device is None else device)
     if model.training:
         raise ValueError("`model` is in training mode: call its `eval()` first")
+    if next(model.parameters()).dtype != torch.float32:
+        raise ValueError(f"`model` must have float32 weights, got {next(model.parameters()).dtype}")
     if device is not None and resolve_device(device).type != next(model.parameters()).device.type:
         raise ValueError(f"`model` is on {next(model.parameters()).device}, not on `device` {device!r}")
     return model

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import warnings
 from functools import lru_cache
 from pathlib import Path
@@ -68,18 +69,26 @@ def load_model(
     >>> load_model("default", revision="2026.11").sample_rate
     16000
     """
-    if not isinstance(model, (str, os.PathLike)):
-        raise ValueError(f"`model` must be a name, a folder or a Hub id, got {type(model).__name__}")
+    if revision is not None and not isinstance(revision, str):
+        raise ValueError(f"`revision` must be text, got {revision!r}")
     with _lock:  # two threads that ask at once share one model
         return _load(resolve_name(model), str(resolve_device(device)), revision, local_files_only)
 
 
+def load_scorer(model: str | os.PathLike[str], device: str | torch.device) -> JSQAModel:
+    """The model that scores by a name: nobody else has it, so that no `train()` or `half()` of a user reaches it."""
+    with _lock:
+        return _load(resolve_name(model), str(resolve_device(device)), None, False, private=True)
+
+
+_WEIGHT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)
+"""The last one counts the batches of a batch norm."""
 _KEPT_BYTES = 31 * 2**20
 """glibc keeps no more than twice 32 MB for later."""
 
 
 @lru_cache(maxsize=8)
-def _load(name: str, device: str, revision: str | None, local_files_only: bool) -> JSQAModel:
+def _load(name: str, device: str, revision: str | None, local_files_only: bool, private: bool = False) -> JSQAModel:
     # glibc gives a clip's memory back to the system, and the next clip pays for the pages again (a tenth of its time),
     # until a larger block was freed once; this one is never touched, so it takes no memory
     torch.empty(_KEPT_BYTES, dtype=torch.uint8, device="cpu")
@@ -91,7 +100,13 @@ def _load(name: str, device: str, revision: str | None, local_files_only: bool) 
 
 
 def resolve_name(model: str | os.PathLike[str]) -> str:
-    """The name; a folder's path in full, as the same name may be another folder, or none, in another working folder."""
+    """The name; a folder's path in full, as the same name may be another folder, or none, in another working folder.
+
+    Raises:
+        ValueError: If it is neither text nor a path.
+    """
+    if not isinstance(model, (str, os.PathLike)):
+        raise ValueError(f"`model` must be a name, a folder or a Hub id, got {type(model).__name__}")
     name = os.fspath(model)
     return os.path.abspath(name) if name not in available_models() and os.path.isdir(name) else name
 
@@ -116,13 +131,14 @@ def resolve_device(device: str | torch.device) -> torch.device:
         place = torch.device(device)
         torch.zeros(1, device=place).cpu()  # a GPU that is not there, or "meta", would only fail later
     except (RuntimeError, TypeError, AssertionError) as error:
-        raise ValueError(f"`device` must be 'auto' or one that torch can use here, got {device!r}: {error}") from error
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"`device` must be 'auto' or one that torch can use here, got {device!r}: {reason}") from error
     return place
 
 
 def _is_hub_id(name: str) -> bool:
     embedded = name in available_models()
-    return not embedded and not Path(name).is_dir() and _HUB_ID.fullmatch(name) is not None
+    return not embedded and not os.path.isdir(name) and _HUB_ID.fullmatch(name) is not None
 
 
 def fetch(name: str, revision: str | None = None, local_files_only: bool = False) -> Path:
@@ -135,7 +151,7 @@ def fetch(name: str, revision: str | None = None, local_files_only: bool = False
     if name in available_models():
         older = _EMBEDDED / name / revision if revision and _REVISION.fullmatch(revision) else None
         return older if older is not None and older.is_dir() else _EMBEDDED / name
-    if Path(name).is_dir():
+    if os.path.isdir(name):
         return Path(name)
     if not _is_hub_id(name):
         raise ValueError(
@@ -173,18 +189,18 @@ def read_folder(folder: Path) -> JSQAModel:
             raise FileNotFoundError(f"no {name} in {folder}: a model is a folder with {CONFIG_NAME} and {WEIGHTS_NAME}")
     try:
         values = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
-        # initial weights are drawn, and then replaced; the caller's default device may be "meta"
-        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        # without memory for initial weights, and without drawing them from the caller's random numbers
+        with torch.device("meta"):
             model = JSQAModel(ModelConfig.from_dict(values))
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{folder / CONFIG_NAME} is no configuration that can be used: {error}") from error
     try:
         weights: dict[str, Any] = load_file(folder / WEIGHTS_NAME)
-        model.load_state_dict(weights, strict=True)
+        model.load_state_dict(weights, strict=True, assign=True)
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(f"{folder / WEIGHTS_NAME} does not hold the weights of its {CONFIG_NAME}: {error}") from error
-    if not all(torch.isfinite(w).all() for w in weights.values()):
-        raise ValueError(f"{folder / WEIGHTS_NAME} holds NaN or infinite weights")
+    if not all(w.dtype in _WEIGHT_TYPES and torch.isfinite(w).all() for w in weights.values()):
+        raise ValueError(f"{folder / WEIGHTS_NAME} holds weights that are NaN, infinite or of another type than float")
     return model.float().eval().requires_grad_(False)
 
 
@@ -195,6 +211,7 @@ def write_folder(model: JSQAModel, folder: Path) -> None:
     (folder / CONFIG_NAME).write_text(config, encoding="utf-8")
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     save_file(weights, folder / WEIGHTS_NAME)
+    shutil.copymode(folder / CONFIG_NAME, folder / WEIGHTS_NAME)  # which nobody else could read
     if not (folder / CARD_NAME).exists():
         card = "---\nlibrary_name: jsqa_metric\ntags: [speech-quality, mos]\n---\n\n# A jsqa_metric model\n"
         (folder / CARD_NAME).write_text(card, encoding="utf-8")

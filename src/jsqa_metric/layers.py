@@ -6,6 +6,8 @@ Every layer takes features that are zero outside the mask and gives such feature
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
@@ -141,7 +143,14 @@ class SelfAttention(nn.Module):
         batch, time, channels = frames.shape
         stacked = self.query_key_value(self.norm_attention(frames))
         query, key, value = stacked.view(batch, time, 3, self.heads, channels // self.heads).permute(2, 0, 3, 1, 4)
-        dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(query, key, value, mask[:, None, None, :], dropout)
+        mixed = self._attend(query, key, value, mask[:, None, None, :])
         frames = frames + self.project(mixed.transpose(1, 2).reshape(batch, time, channels))
         return frames.add(self.mlp(self.norm_mlp(frames)))
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+        if self.training or not query.requires_grad:
+            dropout = self.dropout if self.training else 0.0
+            return F.scaled_dot_product_attention(query, key, value, mask, dropout)
+        # the fused kernel has no second derivative, which penalties on gradients need
+        similarity = (query @ key.transpose(-2, -1)) / math.sqrt(query.shape[-1])
+        return similarity.masked_fill(~mask, -torch.inf).softmax(dim=-1) @ value

@@ -1,6 +1,7 @@
 """`JSQAMetric`: the score as a torchmetrics class, a shell over `functional`."""
 
 import os
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -64,10 +65,12 @@ class JSQAMetric(Metric):
         super().__init__(**kwargs)
         if reduction not in ("mean", "none"):
             raise ValueError(f"`reduction` must be 'mean' or 'none', got {reduction!r}")
-        if not isinstance(model, (str, os.PathLike)):
-            raise ValueError(f"`model` must be a name, a folder or a Hub id, got {type(model).__name__}")
         self.sample_rate = check_sample_rate(sample_rate)
         self.model, self.reduction, self.batch_size = resolve_name(model), reduction, check_batch_size(batch_size)
+        # a collection shares the states of metrics that have the same ones after the first batch: the name of this
+        # one tells apart what would not go on being the same
+        of = f"{self.sample_rate} {self.model}"
+        self.add_state(f"of_{zlib.crc32(of.encode()):08x}", default=torch.zeros(()), dist_reduce_fx="sum")
         if reduction == "none":
             self.add_state("scores", default=[], dist_reduce_fx="cat")
         else:
@@ -98,14 +101,15 @@ class JSQAMetric(Metric):
             self.scores.append(scores)
             return
         valid = ~torch.isnan(scores)
-        self.mos_sum = self.mos_sum + scores[valid].sum()
-        self.total = self.total + valid.sum()
+        # in float32 also after `set_dtype`: 16 bits cannot count clips
+        self.mos_sum = self.mos_sum.float() + scores[valid].sum()
+        self.total = self.total.float() + valid.sum()
 
     def compute(self) -> Tensor:
         """Mean MOS over the clips that could be scored (NaN if there is none), or all scores."""
         if self.reduction == "none":
             nothing = isinstance(self.scores, list) and not self.scores  # after a sync it is one tensor
-            return torch.zeros(0, device=self.device) if nothing else dim_zero_cat(self.scores)
+            return torch.zeros(0, dtype=torch.float32, device=self.device) if nothing else dim_zero_cat(self.scores)
         return self.mos_sum / self.total
 
     def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: Any = None) -> Any:

@@ -34,6 +34,17 @@ DIMENSIONS = Dimensions._fields
 """Names of the tasks that are these, less 3."""
 
 
+_LIMITS = {
+    "sample_rate": (2000, 192000),
+    "width": (1, 1024),
+    "bands": (4, 1024),
+    "channels": (4, 4096),
+    "layers": (0, 64),
+    "limit_hz": (0, 8000),
+}
+"""Whole numbers of a configuration: one that comes from elsewhere must not exhaust the memory."""
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """Everything that defines a model besides its weights; stored as `config.json` beside them.
@@ -69,10 +80,18 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", tuple(self.tasks))  # JSON knows no tuples
+        for name, (low, high) in _LIMITS.items():
+            value = getattr(self, name)
+            if type(value) is not int or not low <= value <= high:
+                raise ValueError(f"`{name}` must be a whole number from {low} to {high}, got {value!r}")
+        if not (isinstance(self.window_seconds, (int, float)) and 0.1 <= self.window_seconds <= 600):
+            raise ValueError(f"`window_seconds` must be a number from 0.1 to 600, got {self.window_seconds!r}")
+        if not all(isinstance(task, str) for task in self.tasks) or len(set(self.tasks)) < len(self.tasks):
+            raise ValueError(f"`tasks` must be different names, got {self.tasks!r}")
         if self.encoder not in ("spectrogram", "waveform"):
             raise ValueError(f"`encoder` must be 'spectrogram' or 'waveform', got {self.encoder!r}")
-        if self.limit_hz and (self.encoder == "waveform" or not 0 < self.limit_hz <= 8000):
-            raise ValueError(f"`limit_hz` must be 0, or up to 8000 for the spectrogram encoder, got {self.limit_hz!r}")
+        if self.limit_hz and self.encoder == "waveform":
+            raise ValueError(f"`limit_hz` is for the spectrogram encoder only, got {self.limit_hz!r}")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:

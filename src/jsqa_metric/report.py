@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from jsqa_metric.engine import ScoreDetails
+from jsqa_metric.model import MOS_RANGE
 
 COLUMNS = ("path", "mos", "duration_s", "sample_rate", "status", "model")
 FORMATS = (".csv", ".json", ".jsonl")
@@ -78,15 +79,16 @@ def read_report(path: Path) -> list[Row]:
         with path.open(encoding="utf-8", newline="") as file:
             rows = _parse(file, path.suffix)
         return [_checked({column: row[column] for column in COLUMNS}) for row in rows]
-    except (ValueError, KeyError, TypeError, csv.Error) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, csv.Error) as error:
         raise ValueError(f"{path} is no report of jsqa-score: {error!r}") from error
 
 
 def _checked(row: Row) -> Row:
     mos = row["mos"]
-    scored = isinstance(mos, (int, float)) and math.isfinite(mos)
+    scored = isinstance(mos, (int, float)) and MOS_RANGE[0] <= mos <= MOS_RANGE[1]
     texts = all(isinstance(row[column], str) for column in ("path", "status", "model"))
-    if not texts or scored != (row["status"] == "ok"):
+    known = isinstance(row["sample_rate"], (int, type(None)))
+    if not texts or not known or scored != (row["status"] == "ok"):
         raise ValueError(f"a row is damaged: {row}")
     return row
 

@@ -14,6 +14,17 @@ import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 
+def check_rate(trainer: lightning.Trainer, model_rate: int) -> None:
+    """Compare the rate of a trainer's data with that of the model.
+
+    Raises:
+        ValueError: If they differ: the model would learn another spectrum than it will see.
+    """
+    rate = trainer.datamodule.sample_rate  # type: ignore[attr-defined]
+    if rate != model_rate:
+        raise ValueError(f"the data come at {rate} Hz, `module.model.sample_rate` is {model_rate}")
+
+
 class TrainingSampler(DistributedSampler[Any]):
     """Indices of this process for as many batches as an epoch has, from the first batch that is not done yet.
 

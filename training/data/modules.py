@@ -36,6 +36,8 @@ class JndPairData(lightning.LightningDataModule):
         seed: Of the pairs.
     """
 
+    sample_rate = SAMPLE_RATE
+
     def __init__(
         self,
         speech: Source | None = None,
@@ -114,6 +116,14 @@ def simulated_as_rated(train: str | Path, valid: str | Path) -> tuple[list[Rated
     return first, second
 
 
+def _without_part(source: Source) -> tuple[Source, tuple[int, int]]:
+    """A source, and which of its clips are meant: the first of them, and the step to the next."""
+    if not isinstance(source, Mapping):
+        return source, (0, 1)
+    first, step = source.get("part", (0, 1))
+    return {key: value for key, value in source.items() if key != "part"}, (first, step)
+
+
 class RatedData(lightning.LightningDataModule):
     """Clips with a MOS: the NISQA corpus, a plain folder, or sets that `training.build_set` made.
 
@@ -121,11 +131,13 @@ class RatedData(lightning.LightningDataModule):
         train: As for `open_rated`, or `{layout: simulated, root: sets/train}`.
         valid: The same for validation; simulated sets only in both places. `part: [0, 2]` takes every second clip.
         batch_size: Clips in a batch of one process.
-        limit: Use only the first so many training clips (0: all).
-        valid_limit: The same for validation.
+        limit: Use only so many training clips, chosen by the seed (0: all).
+        valid_limit: Use only the first so many for validation (0: all).
         crop_seconds: Train on random excerpts of at most this length (0: whole clips).
-        seed: Of the shuffling.
+        seed: Of the choice and the shuffling.
     """
+
+    sample_rate = SAMPLE_RATE
 
     def __init__(
         self,
@@ -143,13 +155,16 @@ class RatedData(lightning.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Find the clips; they are read when they are first needed."""
-        layouts = [s.get("layout") if isinstance(s, Mapping) else None for s in self.sources]
-        if layouts == ["simulated", "simulated"]:
-            clips = simulated_as_rated(*(s["root"] for s in self.sources))  # type: ignore[index]
+        (train, _), (valid, (first, step)) = map(_without_part, self.sources)
+        simulated = [isinstance(s, Mapping) and s.get("layout") == "simulated" for s in (train, valid)]
+        if any(simulated) and not all(simulated):
+            raise ValueError("`layout: simulated` is for `train` and `valid` together: both get one calibration")
+        if all(simulated):
+            clips = simulated_as_rated(train["root"], valid["root"])  # type: ignore[index]
         else:
-            clips = (open_rated(self.sources[0]), open_rated(self.sources[1]))
-        first, step = self.sources[1].get("part", (0, 1)) if isinstance(self.sources[1], Mapping) else (0, 1)
-        self.train_set = RatedSet(clips[0][: self.limits[0] or None], self.crop_seconds)
+            clips = (open_rated(train), open_rated(valid))
+        chosen = np.random.default_rng(self.seed).permutation(len(clips[0]))[: self.limits[0] or None]
+        self.train_set = RatedSet([clips[0][i] for i in sorted(chosen)], self.crop_seconds)
         self.valid_set = RatedSet(clips[1][first::step][: self.limits[1] or None])
 
     def train_dataloader(self) -> DataLoader[Any]:

@@ -11,12 +11,14 @@ Clean speech and noise become a `Corpus`; rated speech becomes a list of `RatedC
 from __future__ import annotations
 
 import csv
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jsqa_metric.model import MOS_RANGE
 from training.data.corpus import Corpus, Entry
 
 PUBLISHED = {
@@ -45,7 +47,10 @@ def librispeech(root: str | Path, splits: Sequence[str] = ("train-clean-100",)) 
 
     Raises:
         FileNotFoundError: If a split is missing or empty.
+        ValueError: If no splits are named.
     """
+    if isinstance(splits, str) or not splits:
+        raise ValueError(f"`splits` must be a list such as [train-clean-100], got {splits!r}")
     entries = []
     for split in splits:
         folder = _existing("LibriSpeech", Path(root) / split)
@@ -82,7 +87,7 @@ def nisqa(root: str | Path, split: str = "NISQA_TRAIN_SIM") -> list[RatedClip]:
 
     Raises:
         FileNotFoundError: If the split, its table or a clip that the table names is missing.
-        ValueError: If the table lacks a column.
+        ValueError: If the table lacks a column, or a rating is not a number from 1 to 5.
     """
     folder = _existing("NISQA corpus", Path(root) / split)
     table = _existing("NISQA corpus", folder / f"{split}_file.csv")
@@ -90,11 +95,11 @@ def nisqa(root: str | Path, split: str = "NISQA_TRAIN_SIM") -> list[RatedClip]:
     clips = [
         RatedClip(
             folder / "deg" / row["filename_deg"],
-            float(row["mos"]),
+            _rating(table, number, row, "mos"),
             row.get("con_description") or row.get("con") or "",
-            {name: float(row[name]) for name in NISQA_DIMENSIONS if row.get(name)},
+            {name: _rating(table, number, row, name) for name in NISQA_DIMENSIONS if row.get(name)},
         )
-        for row in rows
+        for number, row in enumerate(rows, 1)
     ]
     return _all_there("NISQA corpus", clips)
 
@@ -104,13 +109,16 @@ def rated_folder(root: str | Path) -> list[RatedClip]:
 
     Raises:
         FileNotFoundError: If the folder, its table or a clip is missing.
-        ValueError: If the table lacks a column.
+        ValueError: If the table lacks a column, or a rating is not a number from 1 to 5.
     """
     table = Path(root) / "labels.csv"
     if not table.is_file():
         raise FileNotFoundError(f"no {table}: a rated folder has a labels.csv with the columns file, mos, condition")
     rows = _read_table(table, ("file", "mos"))
-    clips = [RatedClip(table.parent / r["file"], float(r["mos"]), r.get("condition") or "") for r in rows]
+    clips = [
+        RatedClip(table.parent / row["file"], _rating(table, number, row, "mos"), row.get("condition") or "")
+        for number, row in enumerate(rows, 1)
+    ]
     return _all_there(str(root), clips)
 
 
@@ -173,6 +181,17 @@ def _all_there(corpus: str, clips: list[RatedClip]) -> list[RatedClip]:
     return clips
 
 
+def _rating(table: Path, number: int, row: Mapping[str, str | None], name: str) -> float:
+    """A rating as a number; one that is none would only show as a loss of NaN."""
+    try:
+        rating = float(row[name] or "")
+    except ValueError:
+        rating = math.nan
+    if not MOS_RANGE[0] <= rating <= MOS_RANGE[1]:
+        raise ValueError(f"{table}, row {number}: `{name}` must be a number from 1 to 5, got {row[name]!r}")
+    return rating
+
+
 def _read_table(table: Path, needed: Sequence[str]) -> list[dict[str, str]]:
     with table.open(newline="", encoding="utf-8-sig") as handle:
         reader = csv.DictReader(handle)
@@ -180,4 +199,8 @@ def _read_table(table: Path, needed: Sequence[str]) -> list[dict[str, str]]:
         absent = [name for name in needed if name not in there]
         if absent:
             raise ValueError(f"{table} lacks the columns {', '.join(absent)}; it has {', '.join(there)}")
-        return list(reader)
+        rows = list(reader)
+    for number, row in enumerate(rows, 1):
+        if not row[needed[0]]:
+            raise ValueError(f"{table}, row {number}: no file is named")
+    return rows

@@ -1,0 +1,102 @@
+"""`jsqa-score` that is interrupted, and goes on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import soundfile as sf
+from conftest import EXAMPLES
+
+from jsqa_metric import load_model, score
+from jsqa_metric.cli import main
+from jsqa_metric.hub import identity
+from jsqa_metric.report import read_report
+
+COMMAND = [sys.executable, "-m", "jsqa_metric.cli"]
+
+
+def run(capsys, *arguments: object) -> tuple[int, str, str]:
+    status = main([str(a) for a in arguments])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_resume_keeps_what_is_scored_and_tries_the_rest_again(capsys, tmp_path):
+    report = tmp_path / "report.csv"
+    model = identity(load_model())
+    header = "path,mos,duration_s,sample_rate,status,model"
+    report.write_text(f"{header}\nold.wav,1.5,2.0,8000,ok,{model}\nbad.wav,,,,was damaged,{model}\n")
+    status, _, _ = run(capsys, "old.wav", EXAMPLES / "english_clean.flac", "-o", report, "--resume")
+    assert status == 0
+    assert [(r["path"], r["status"]) for r in read_report(report)][1] == ("old.wav", "ok")
+    assert len(read_report(report)) == 2
+
+
+def test_resume_does_not_mix_the_scores_of_two_models(capsys, tmp_path):
+    clip, report = EXAMPLES / "english_clean.flac", tmp_path / "report.csv"
+    assert run(capsys, clip, "-o", report, "--revision", "2026.11")[0] == 0
+    before = report.read_bytes()
+    status, _, err = run(capsys, clip, EXAMPLES / "german_clean.flac", "-o", report, "--resume")
+    assert status == 2
+    assert "2026.11+" in err
+    assert report.read_bytes() == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupting_leaves_a_report_of_what_was_done(tmp_path, speech, sent, status):
+    folder, report = tmp_path / "clips", tmp_path / "report.csv"
+    folder.mkdir()
+    sf.write(folder / "0000.wav", speech, 16000)
+    for i in range(1, 3000):
+        os.link(folder / "0000.wav", folder / f"{i:04d}.wav")
+    process = subprocess.Popen([*COMMAND, folder, "-o", report, "--batch-size", "1"], stderr=subprocess.PIPE)
+    while not _has_scored_some(process.pid, folder):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    process.send_signal(sent)
+    process.communicate(timeout=60)
+    assert process.returncode == status
+    assert 0 < len(read_report(report)) < 3000
+    assert {row["status"] for row in read_report(report)} == {"ok"}
+
+
+def _has_scored_some(pid: int, folder: object) -> bool:
+    try:  # the file that is open now is read ahead, by two at most: no sleep that a busy machine could make too short
+        links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+    except OSError:
+        return False
+    return any(link > f"{folder}/0010.wav" and link.startswith(str(folder)) for link in links)
+
+
+def test_resume_scores_a_new_file_at_an_old_path(capsys, tmp_path, monkeypatch):
+    for name, clip in (("d", "english_clean"), ("e", "german_clean")):
+        (tmp_path / name).mkdir()
+        shutil.copy(EXAMPLES / f"{clip}.flac", tmp_path / name / "a.flac")
+    for name in ("d", "e"):
+        monkeypatch.chdir(tmp_path / name)
+        assert run(capsys, "a.flac", "-o", "../r.csv", *(["--resume"] if name == "e" else []))[0] == 0
+    (row,) = read_report(tmp_path / "r.csv")
+    assert row["mos"] == pytest.approx(score("a.flac"), abs=1e-4)
+
+
+def test_resume_does_not_mix_the_scores_of_two_channels(capsys, tmp_path):
+    arguments = [EXAMPLES / "english_clean.flac", "-o", tmp_path / "r.csv"]
+    assert run(capsys, *arguments)[0] == 0
+    status, _, err = run(capsys, *arguments, "--channel", "0", "--resume")
+    assert status == 2
+    assert "cannot go on with" in err
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '[{"path": 3}]'])
+def test_a_damaged_report_is_refused(capsys, tmp_path, text):
+    (tmp_path / "r.json").write_text(text)
+    status, _, err = run(capsys, EXAMPLES / "english_clean.flac", "-o", tmp_path / "r.json", "--resume")
+    assert status == 2
+    assert "no report of jsqa-score" in err
