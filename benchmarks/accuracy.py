@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import soundfile as sf
 
 from benchmarks import plots, report
 from benchmarks.baselines import OURS, Baseline, Unavailable
@@ -34,6 +35,7 @@ def score_set(
         {
             "file": [clip.path.relative_to(root).as_posix() for clip in rated.clips],
             "condition": [clip.condition for clip in rated.clips],
+            "sample_rate": [sf.info(clip.path).samplerate for clip in rated.clips],
             "mos": [clip.mos for clip in rated.clips],
         }
     )
@@ -86,6 +88,15 @@ def condition_table(name: str, clips: pd.DataFrame, names: list[str], resamples:
     return pd.DataFrame(rows)
 
 
+def rate_table(clips: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    """PCC among the clips of one sample rate: what is left when bandwidth is not the question. Empty for one rate."""
+    rows = []
+    for rate, part in clips.groupby("sample_rate"):
+        row: dict[str, object] = {"rate": f"{rate} Hz", "n": len(part)}
+        rows.append(row | {metric: agreement(*_scored(part, metric))["pcc"] for metric in names if metric in clips})
+    return pd.DataFrame(rows) if len(rows) > 1 else pd.DataFrame()
+
+
 def paired_table(name: str, clips: pd.DataFrame, names: list[str], resamples: int) -> pd.DataFrame:
     """Each peer against ours, on the clips that both scored."""
     rows = []
@@ -96,7 +107,9 @@ def paired_table(name: str, clips: pd.DataFrame, names: list[str], resamples: in
     return pd.DataFrame(rows)
 
 
-def _section(name: str, agree: pd.DataFrame, paired: pd.DataFrame, within: pd.DataFrame, full: set[str]) -> str:
+def _section(
+    name: str, agree: pd.DataFrame, paired: pd.DataFrame, within: pd.DataFrame, rates: pd.DataFrame, full: set[str]
+) -> str:
     text = f"## {name}\n\n![scatter]({name}-scatter.png)\n\n"
     for level, title in (("file", "Per file"), ("condition", "Means of conditions")):
         part = agree[agree["level"] == level].copy()
@@ -115,6 +128,8 @@ def _section(name: str, agree: pd.DataFrame, paired: pd.DataFrame, within: pd.Da
     if not paired.empty:
         text += "Ours against each peer (difference in PCC, paired bootstrap over clips, p not corrected):\n\n"
         text += report.markdown(paired.drop(columns="set")) + "\n"
+    if not rates.empty:
+        text += f"PCC among the clips of each sample rate:\n\n{report.markdown(rates)}\n"
     conditions = within["condition"].nunique() if not within.empty else 0
     if 1 < conditions <= 12 and within["pcc"].notna().any():
         wide = within.pivot_table(index="condition", columns="metric", values="pcc", sort=False).reset_index()
@@ -152,7 +167,7 @@ def run(
             small = clips["condition"].value_counts().max() < 16  # too few for a correlation: show the means
             value, title = ("score_mean", "mean score") if small else ("pcc", "PCC within each condition")
             plots.condition_bars(within, value, f"{rated.name}: {title}", out / f"{rated.name}-conditions.png")
-        sections.append(_section(rated.name, agree, paired, within, full))
+        sections.append(_section(rated.name, agree, paired, within, rate_table(clips, names), full))
         clips = clips.drop(columns="mos")  # listeners' ratings stay in their sets: not all may be copied
         clips.insert(0, "set", rated.name)
         for key, table in zip(tables, (agree, within, paired, clips), strict=True):

@@ -97,7 +97,7 @@ def markdown(table: pd.DataFrame, digits: int = 3) -> str:
 def write_csv(table: pd.DataFrame, path: Path, lines: Iterable[str]) -> None:
     """A CSV file whose head is comments (`pandas.read_csv(path, comment="#")` reads it)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = "".join(f"# {line}\n" for line in lines) + table.to_csv(index=False, float_format="%.5g")
+    text = "".join(f"# {line}\n" for line in lines) + table.to_csv(index=False, float_format="%.7g")
     path.write_text(text, encoding="utf-8")
 
 

@@ -83,3 +83,22 @@ def small_model(encoder: str, seed: int = 0) -> JSQAModel:
 @pytest.fixture(params=["spectrogram", "waveform"])
 def model(request) -> JSQAModel:
     return small_model(request.param)
+
+
+def write_noise(path, level=0.1, seconds=0.5, channels=1):
+    """A file of white noise at 16 kHz."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(int(1000 * level)).standard_normal((int(seconds * 16000), channels))
+    sf.write(path, np.clip(level * noise, -1, 1), 16000)
+
+
+@pytest.fixture
+def rated_folder(tmp_path):
+    """A rated set: 12 clips of two conditions and a reference, louder is better."""
+    place, rows = tmp_path / "own", ["file,mos,condition"]
+    for index in range(12):
+        write_noise(place / f"clip_{index:02d}.wav", level=0.02 * (index + 1))
+        rows.append(f"clip_{index:02d}.wav,{1 + index / 3:.3f},{'ab'[index % 2]}")
+    write_noise(place / "clip_ref.wav", 0.3)
+    (place / "labels.csv").write_text("\n".join([*rows, "clip_ref.wav,5,Reference"]) + "\n")
+    return place

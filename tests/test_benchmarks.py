@@ -8,7 +8,6 @@ import shutil
 
 import numpy as np
 import pytest
-import soundfile as sf
 
 pd = pytest.importorskip("pandas", reason="needs the bench extra")
 pytest.importorskip("scipy", reason="needs the bench extra")
@@ -16,21 +15,15 @@ pytest.importorskip("soxr", reason="needs the bench extra")
 pytest.importorskip("matplotlib", reason="needs the bench extra")
 
 
-from conftest import ROOT  # noqa: E402
+from conftest import ROOT, write_noise  # noqa: E402
 
 from benchmarks import __main__ as overview  # noqa: E402
 from benchmarks import accuracy, curves, probes, report  # noqa: E402
 from benchmarks.baselines import NAMES, Baseline, Unavailable, make  # noqa: E402
-from benchmarks.datasets import read_set, read_sets  # noqa: E402
+from benchmarks.datasets import read_set  # noqa: E402
 from benchmarks.scores import score_clips  # noqa: E402
 
 RATE = 16000
-
-
-def write(path, level=0.1, seconds=0.5, channels=1):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(int(1000 * level)).standard_normal((int(seconds * RATE), channels))
-    sf.write(path, np.clip(level * noise, -1, 1), RATE)
 
 
 class Loudness(Baseline):
@@ -64,111 +57,11 @@ class Broken(Loudness):
         raise RuntimeError("it broke")
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """12 clips of two conditions and a reference, in our layout."""
-    place, rows = tmp_path / "own", ["file,mos,condition"]
-    for index in range(12):
-        write(place / f"clip_{index:02d}.wav", level=0.02 * (index + 1))
-        rows.append(f"clip_{index:02d}.wav,{1 + index / 3:.3f},{'ab'[index % 2]}")
-    write(place / "clip_ref.wav", 0.3)
-    (place / "labels.csv").write_text("\n".join([*rows, "clip_ref.wav,5,Reference"]) + "\n")
-    return place
-
-
-def test_reads_own_layout_and_finds_references(folder):
-    (rated,) = read_set(folder)
-    assert rated.name == "own"
-    assert len(rated.clips) == 13
-    assert rated.clips[3].condition == "b"
-    assert rated.clips[3].mos == pytest.approx(2.0)
-    assert rated.clips[3].reference == folder / "clip_ref.wav"
-    assert rated.clips[-1].reference is None
-
-
-def test_reference_column_wins(folder):
-    write(folder / "clean.wav", 0.2)
-    (folder / "labels.csv").write_text("file,mos,reference\nclip_00.wav,2,clean.wav\nclip_01.wav,3,\n")
-    clips = read_set(folder)[0].clips
-    assert clips[0].reference == folder / "clean.wav"
-    assert clips[1].reference is None
-    assert clips[1].condition == ""
-
-
-@pytest.mark.parametrize("column", ["file", "filename_deg"])
-def test_reads_nisqa_corpus(tmp_path, column):
-    for split in ("NISQA_TEST_FOR", "NISQA_VAL_SIM"):
-        write(tmp_path / split / "deg" / "a.wav")
-        write(tmp_path / split / "ref" / "r.wav")
-        table = f"db,con,{column},filename_ref,mos,noi,dis,col,loud\n{split},7,a.wav,r.wav,3.5,3,3,3,3\n"
-        (tmp_path / split / f"{split}_file.csv").write_text(table)
-    (tmp_path / "NISQA_corpus_file.csv").write_text("db,con,file,mos\n")
-    sets = read_set(tmp_path)
-    assert [rated.name for rated in sets] == ["NISQA_TEST_FOR", "NISQA_VAL_SIM"]
-    clip = sets[0].clips[0]
-    assert (clip.mos, clip.condition) == (3.5, "NISQA_TEST_FOR/7")
-    assert clip.reference == tmp_path / "NISQA_TEST_FOR" / "ref" / "r.wav"
-    assert read_set(tmp_path / "NISQA_VAL_SIM")[0].clips[0].path.is_file()
-
-
-def test_reads_nisqa_corpus_by_its_common_table(tmp_path):
-    write(tmp_path / "NISQA_TEST_P501" / "deg" / "a.wav")
-    (tmp_path / "NISQA_corpus_file.csv").write_text(
-        "db,con,file,filepath_deg,mos\nNISQA_TEST_P501,1,a.wav,NISQA_TEST_P501/deg/a.wav,4\n"
-    )
-    (rated,) = read_set(tmp_path)
-    assert rated.name == "NISQA_TEST_P501"
-    assert rated.clips[0].path.is_file()
-
-
-def test_reads_voicemos(tmp_path):
-    write(tmp_path / "DATA" / "wav" / "sys01-utt1.wav")
-    (tmp_path / "DATA" / "sets").mkdir()
-    (tmp_path / "DATA" / "sets" / "val_mos_list.txt").write_text("sys01-utt1.wav,2.5\n")
-    (rated,) = read_set(tmp_path)
-    assert rated.name.endswith("-val")
-    assert rated.clips[0].condition == "sys01"
-    assert rated.clips[0].mos == 2.5
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("file,score\na.wav,1\n", "no column mos"),
-        ("file,mos\nno.wav,1\n", "missing"),
-        (None, "no rated set"),
-        ("", "no CSV table"),
-        ("file,mos\n", "no clips"),
-        ("file;mos\na.wav;1\n", "separated by commas"),
-        ("file,mos\na.wav,good\n", "row 1: a score is missing or not a number: 'good'"),
-        ("file,mos\na.wav,inf\n", "row 1: a score"),
-        ("file,mos\n,2\n", "row 1: no file"),
-        ("file,mos\na.wav,2\na.wav,4\n", "rated twice"),
-        ("file,mos\na.wav,85\n", "expected a MOS from 1 to 5"),
-        ("file,mos,reference\na.wav,2,clean.wav\n", "missing, first .*clean.wav"),
-    ],
-)
-def test_bad_sets_say_why(tmp_path, content, message):
-    write(tmp_path / "a.wav")
-    if content is not None:
-        (tmp_path / "labels.csv").write_text(content)
-    with pytest.raises(ValueError, match=message):
-        read_set(tmp_path)
-
-
-def test_names_like_numbers_spaces_and_a_byte_order_mark_are_read(tmp_path):
-    write(tmp_path / "a.wav")
-    (tmp_path / "a.wav").rename(tmp_path / "001")
-    (tmp_path / "labels.csv").write_text("\ufefffile, mos\r\n001, 2.5\r\n", encoding="utf-8")
-    (clip,) = read_set(tmp_path)[0].clips
-    assert (clip.path.name, clip.mos) == ("001", 2.5)
-
-
 def test_the_example_of_the_documentation(tmp_path, monkeypatch):
     monkeypatch.setattr(accuracy, "CACHE", tmp_path / "cache")
     (line,) = re.findall(r"^printf '(.*)' > mine/labels.csv$", (ROOT / "benchmarks" / "README.md").read_text(), re.M)
     for index, name in enumerate("abc"):
-        write(tmp_path / "mine" / f"{name}.wav", 0.1 * (index + 1))
+        write_noise(tmp_path / "mine" / f"{name}.wav", 0.1 * (index + 1))
     (tmp_path / "mine" / "labels.csv").write_text(line.replace("\\n", "\n"))
     accuracy.main([str(tmp_path / "mine"), "--baselines", "jsqa", "--out", str(tmp_path / "results")])
     assert "| jsqa | 3 |" in (tmp_path / "results" / "README.md").read_text()
@@ -181,6 +74,16 @@ def test_means_of_conditions_are_of_the_clips_that_were_scored():
     table = accuracy.set_table("own", clips, ["peer"], {}, 50).set_index("level")
     assert table.loc["condition", "pcc"] == pytest.approx(1)
     assert table.loc["condition", "rmse"] == pytest.approx(0, abs=1e-6)
+
+
+def test_agreement_at_each_rate_is_told_where_rates_are_mixed():
+    mos = np.random.default_rng(0).uniform(1, 5, 20)
+    clips = pd.DataFrame({"condition": "", "mos": mos, "sample_rate": [16000, 48000] * 10})
+    clips["peer"] = np.where(clips["sample_rate"] == 16000, mos, -mos)
+    table = accuracy.rate_table(clips, ["peer", "missing"])
+    assert table["rate"].tolist() == ["16000 Hz", "48000 Hz"]
+    assert table["peer"].tolist() == pytest.approx([1, -1])
+    assert accuracy.rate_table(clips[clips["sample_rate"] == 16000], ["peer"]).empty
 
 
 def test_scores_are_made_anew_when_an_adapter_changes():
@@ -203,22 +106,22 @@ def test_metrics_of_one_name_are_refused(tmp_path, capsys):
         assert re.search("two metrics are called|name of another metric", capsys.readouterr().err)
 
 
-def test_scores_are_kept_by_content(folder, tmp_path):
-    clips, cache = read_set(folder)[0].clips, tmp_path / "cache"
+def test_scores_are_kept_by_content(rated_folder, tmp_path):
+    clips, cache = read_set(rated_folder)[0].clips, tmp_path / "cache"
     first = Loudness()
     scores, note = score_clips(first, clips, folder=cache)
     assert (first.calls, first.loads, note) == (13, 1, "")
-    (folder / "clip_00.wav").rename(folder / "renamed.wav")
-    (folder / "labels.csv").write_text("file,mos\nrenamed.wav,1\n")
+    (rated_folder / "clip_00.wav").rename(rated_folder / "renamed.wav")
+    (rated_folder / "labels.csv").write_text("file,mos\nrenamed.wav,1\n")
     again = Loudness()
-    assert score_clips(again, read_set(folder)[0].clips, folder=cache)[0] == scores[:1]
+    assert score_clips(again, read_set(rated_folder)[0].clips, folder=cache)[0] == scores[:1]
     assert (again.calls, again.loads) == (0, 0)
-    write(folder / "renamed.wav", 0.5)
-    assert score_clips(again, read_set(folder)[0].clips, folder=cache)[0] != scores[:1]
+    write_noise(rated_folder / "renamed.wav", 0.5)
+    assert score_clips(again, read_set(rated_folder)[0].clips, folder=cache)[0] != scores[:1]
 
 
-def test_an_interrupted_run_spoils_no_scores(folder, tmp_path):
-    clips, cache = read_set(folder)[0].clips, tmp_path / "cache"
+def test_an_interrupted_run_spoils_no_scores(rated_folder, tmp_path):
+    clips, cache = read_set(rated_folder)[0].clips, tmp_path / "cache"
     scores, _ = score_clips(Loudness(), clips[:2], folder=cache)
     (file,) = cache.iterdir()
     with file.open("a") as handle:
@@ -229,17 +132,17 @@ def test_an_interrupted_run_spoils_no_scores(folder, tmp_path):
     assert (third.calls, again.calls) == (1, 0)
 
 
-def test_full_reference_leaves_references_out(folder, tmp_path):
-    scores, _ = score_clips(Loudness(full_reference=True), read_set(folder)[0].clips, folder=tmp_path / "cache")
+def test_full_reference_leaves_references_out(rated_folder, tmp_path):
+    scores, _ = score_clips(Loudness(full_reference=True), read_set(rated_folder)[0].clips, folder=tmp_path / "cache")
     assert math.isnan(scores[-1])
     assert np.isfinite(scores[:-1]).all()
 
 
-def test_accuracy_writes_everything_whatever_peers_do(folder, tmp_path):
+def test_accuracy_writes_everything_whatever_peers_do(rated_folder, tmp_path):
     out = tmp_path / "out"
     baselines = [Loudness(), Missing(), Broken()]
     baselines[0].name = "jsqa"
-    (rated,) = read_set(folder)
+    (rated,) = read_set(rated_folder)
     clips, notes = accuracy.score_set(rated, baselines, cache=tmp_path / "cache")
     assert set(notes) == {"missing", "broken"}
     assert clips["jsqa"].notna().all()
@@ -259,33 +162,25 @@ def test_accuracy_writes_everything_whatever_peers_do(folder, tmp_path):
     assert len(pd.read_csv(out / "scores.csv", comment="#")) == 13
 
 
-def test_the_overview_has_a_row_for_every_metric(folder, tmp_path, monkeypatch):
+def test_the_overview_has_a_row_for_every_metric(rated_folder, tmp_path, monkeypatch):
     found = {"jsqa": Loudness(), "missing": Missing()}
     found["jsqa"].name = "jsqa"
     monkeypatch.setattr(report, "make", found.get)
     monkeypatch.setattr(accuracy, "CACHE", tmp_path / "cache")
     options = ["--baselines", "jsqa,missing", "--out", str(tmp_path / "out"), "--parts", "accuracy"]
-    overview.main([str(folder), *options])
+    overview.main([str(rated_folder), *options])
     page = (tmp_path / "out" / "README.md").read_text()
     assert "| jsqa | 0.9" in page
     assert "| missing | – | cannot run: no weights |" in page
     assert "[accuracy](accuracy/README.md)" in page
 
 
-def test_sets_of_one_name_are_refused(folder, tmp_path):
-    shutil.copytree(folder, tmp_path / "other" / "own")
-    with pytest.raises(ValueError, match="two sets are called own"):
-        read_sets([folder, tmp_path / "other" / "own"])
-    with pytest.raises(ValueError, match="no such folder: .*nothing"):
-        read_sets([folder, tmp_path / "nothing"])
-    (tmp_path / "README.md").touch()
-    assert len(read_sets([folder, tmp_path / "README.md"])) == 1
-
-
-def test_curves_leave_out_what_cannot_run(folder, tmp_path, monkeypatch):
+def test_curves_leave_out_what_cannot_run(rated_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "make", {"loudness": Loudness(), "missing": Missing()}.get)
     monkeypatch.setattr(curves, "CURVES", {"gain_db": curves.CURVES["gain_db"]})
-    curves.main([str(folder), "--match", "*.wav", "--baselines", "missing,loudness", "--out", str(tmp_path / "out")])
+    curves.main(
+        [str(rated_folder), "--match", "*.wav", "--baselines", "missing,loudness", "--out", str(tmp_path / "out")]
+    )
     page = (tmp_path / "out" / "README.md").read_text()
     assert "| value | loudness |" in page
     assert "- missing: Unavailable: no weights" in page

@@ -261,6 +261,22 @@ def test_errors_say_what_to_do(tmp_path):
         train({"task": "guess"}, tmp_path)
 
 
+@pytest.mark.parametrize("task", ["jsqa_pretrain", "jsqa_finetune"])
+def test_a_model_of_another_rate_than_the_data_is_refused(task, rated, corpora, tmp_path):
+    recipe = recipe_for(task, "spectrogram", rated, corpora, max_epochs=1)
+    recipe["module"]["model"] = recipe["module"]["model"] | {"sample_rate": 48000}
+    with pytest.raises(ValueError, match="the data come at 16000 Hz"):
+        train(recipe, tmp_path)
+
+
+def test_another_recipe_does_not_go_on_with_a_run(rated, corpora, tmp_path):
+    recipe = recipe_for("jsqa_finetune", "spectrogram", rated, corpora, max_epochs=1)
+    train(recipe, tmp_path)
+    recipe["module"]["learning_rate"] = 0.1
+    with pytest.raises(ValueError, match=r"another recipe \(module differ"):
+        train(recipe, tmp_path)
+
+
 @pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.yaml")), ids=lambda p: p.stem)
 def test_recipes_build(recipe):
     content = read_recipe(recipe, ["module.model.width=2"])

@@ -94,13 +94,17 @@ def test_corpus_is_resumed_and_does_not_depend_on_workers(pairs, folders, tmp_pa
     (tmp_path / "b" / ".00001.77").mkdir()
     jnd_corpus.write_corpus(tmp_path / "b", pairs, 5, seed=3, size=2)
     assert (tmp_path / "b" / "00000" / "pairs.csv").stat().st_mtime_ns == stamp
-    files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*.*"))
-    assert files == sorted(p.relative_to(tmp_path / "b") for p in (tmp_path / "b").rglob("*.*"))
+    files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").glob("*/*.*"))
+    assert files == sorted(p.relative_to(tmp_path / "b") for p in (tmp_path / "b").glob("*/*.*"))
     for file in files:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
     written, drawn = WrittenPairs(tmp_path / "a"), DrawnPairs(pairs, 3, 5)
     assert len(written) == 5
     assert torch.allclose(written[2], drawn[2], atol=1e-4)
+    jnd_corpus.write_corpus(tmp_path / "b", pairs, 6, seed=3, size=2)  # the last shard was one pair short
+    assert [int(r["pair"]) for r in read_manifest(tmp_path / "b")] == [0, 1, 2, 3, 4, 5]
+    with pytest.raises(ValueError, match="was begun with"):
+        jnd_corpus.main([str(tmp_path / "a"), *arguments[:-4], "--seed", "4"])
     with pytest.raises(FileNotFoundError, match="jnd_corpus"):
         read_manifest(tmp_path / "nothing")
 

@@ -13,6 +13,7 @@ import soundfile as sf
 pytest.importorskip("lightning", reason="needs the training environment: bash training/install.sh")
 
 from training.data.corpus import SAMPLE_RATE, read_audio
+from training.data.modules import RatedData
 from training.data.readers import chime3, librispeech, nisqa, open_corpus, open_rated, rated_folder
 
 NISQA_COLUMNS = (  # noqa: SIM905
@@ -131,3 +132,30 @@ def test_partly_missing_corpora(libri_root, chime_root, nisqa_root):
     shutil.rmtree(split)
     with pytest.raises(FileNotFoundError, match="NISQA_VAL_SIM"):
         nisqa(nisqa_root, "NISQA_VAL_SIM")
+
+
+@pytest.mark.parametrize("rating", ["", "nan", "inf", "9", "-1", "good"])
+def test_a_rating_that_is_none_is_named_with_its_row(tmp_path, rating):
+    sf.write(tmp_path / "a.flac", np.zeros(1600), SAMPLE_RATE)
+    (tmp_path / "labels.csv").write_text(f"file,mos\na.flac,2\na.flac,{rating}\n")
+    with pytest.raises(ValueError, match=r"labels.csv, row 2: `mos` must be a number from 1 to 5"):
+        rated_folder(tmp_path)
+
+
+def test_rows_without_a_file_and_splits_without_a_list_are_errors(tmp_path, libri_root):
+    (tmp_path / "labels.csv").write_text("file,mos\n,2\n")
+    with pytest.raises(ValueError, match="row 1: no file is named"):
+        rated_folder(tmp_path)
+    for splits in ("dev-clean", []):
+        with pytest.raises(ValueError, match="`splits` must be a list"):
+            librispeech(libri_root, splits)
+
+
+def test_part_of_a_corpus_validates_and_layouts_do_not_mix(nisqa_root):
+    source = {"layout": "nisqa", "root": str(nisqa_root), "split": "NISQA_VAL_SIM"}
+    data = RatedData(source, source | {"part": [1, 2]}, limit=1, seed=5)
+    data.setup("fit")
+    assert [c.mos for c in data.valid_set.clips] == [4.5]
+    assert len(data.train_set) == 1
+    with pytest.raises(ValueError, match="together"):
+        RatedData({"layout": "simulated", "root": "sets/train"}, source).setup("fit")

@@ -164,7 +164,7 @@ def test_the_ablation_trains_what_is_missing_and_reports(labelled_set, tmp_path)
 
 
 def test_data_at_another_rate_than_the_model_are_refused(labelled_set, tmp_path):
-    with pytest.raises(ValueError, match=r"`data.sample_rate` is 8000"):
+    with pytest.raises(ValueError, match=r"the data come at 8000 Hz"):
         train.train(recipe(labelled_set[0], "data.sample_rate=8000"), tmp_path)
 
 

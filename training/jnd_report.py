@@ -129,7 +129,7 @@ def write_report(out: Path, judgements: Sequence[Judgement], table: pd.DataFrame
         "",
         "By talker: 5 folds of unseen talkers; by noise: each noise in turn unseen. Unequal pairs: without those of "
         f"two equal signals ({(table['delta_snr_db'] == 0).mean():.0%} of the pairs). The level of the noise "
-        "recordings was chosen on these judgements, which flatters PESQ by about 0.01 at most. Always answering with "
+        "recordings was chosen on these judgements, which flatters PESQ a little. Always answering with "
         f"the more frequent answer is right in {max(table['different'].mean(), 1 - table['different'].mean()):.3f}.",
         "",
         "## Generated training pairs within JND",

@@ -150,14 +150,35 @@ def evaluation_sets(args: argparse.Namespace) -> dict[str, RatedSet]:
     return {name: RatedSet(clips) for name, clips in sets.items()}
 
 
+def settings(args: argparse.Namespace) -> str:
+    """What the runs of a table have in common."""
+    excerpts = f" in excerpts of {args.crop_seconds:g} s" if args.crop_seconds else ""
+    return (
+        f"{args.steps} steps of 8 clips{excerpts} of {args.train}, {args.precision}; "
+        f"pretraining of at most {args.pretrain_epochs} x {args.pretrain_pairs} pairs of {args.pair_seconds:g} s"
+    )
+
+
+def finished_cells(table: Path, common: str) -> set[Cell]:
+    """Runs that have their rows.
+
+    Raises:
+        ValueError: If they were made with other settings: means would be over two kinds of runs.
+    """
+    if not table.exists():
+        return set()
+    with table.open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    others = {row["settings"] for row in rows} - {common}
+    if others:
+        raise ValueError(f"{table} has runs of other settings ({'; '.join(others)}), not {common}: take another --out")
+    return {Cell(row["encoder"], row["pretraining"], int(row["clips"]), int(row["seed"])) for row in rows}
+
+
 def run_grid(args: argparse.Namespace) -> None:
     """Do what is missing of the grid, smallest amounts of data first, and append its rows to the CSV file."""
     table = args.out.with_suffix(".csv")
-    there = set()
-    if table.exists():
-        with table.open(newline="") as handle:
-            for row in csv.DictReader(handle):
-                there.add(Cell(row["encoder"], row["pretraining"], int(row["clips"]), int(row["seed"])))
+    there = finished_cells(table, settings(args))
     grid = itertools.product(args.seeds, args.clips, args.encoders, PRETRAINING)
     cells = [Cell(encoder, how, clips, seed) for seed, clips, encoder, how in grid]
     cells = [cell for cell in cells if cell not in there]
@@ -168,10 +189,10 @@ def run_grid(args: argparse.Namespace) -> None:
         model = read_model(finetune(cell, args))
         (args.runs / cell.name / "last.ckpt").unlink(missing_ok=True)
         agreement = {name: evaluate(model, rated) for name, rated in sets.items()}
-        common = asdict(cell) | {"seconds": f"{time.monotonic() - start:.0f}"}
+        common = asdict(cell) | {"seconds": f"{time.monotonic() - start:.0f}", "settings": settings(args)}
         new = not table.exists()
         with table.open("a", newline="") as handle:
-            writer = csv.DictWriter(handle, [*asdict(cell), "set", *MEASURES, "seconds"])
+            writer = csv.DictWriter(handle, [*asdict(cell), "set", *MEASURES, "seconds", "settings"])
             if new:
                 writer.writeheader()
             for name, values in agreement.items():

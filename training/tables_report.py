@@ -108,7 +108,7 @@ def write_tables(out: Path, runs: Path) -> None:
     hours = rows.groupby(["encoder", "pretraining", "clips", "seed"])["seconds"].max().sum() / 3600
     parts = [
         "# Tables 1 and 2 of the JSQA paper, on free data",
-        provenance(this_command()) + f" {hours:.1f} h of runs.",
+        provenance(this_command()) + f" {hours:.1f} h of runs: {'; '.join(rows['settings'].unique())}.",
         "Mean over the seeds ± half of the 95 % interval. `rmse_mapped`: after a first-order map of the scores. "
         "`simulated`: the half of the simulated validation set that did not choose checkpoints.",
     ]
