@@ -9,7 +9,8 @@ folder="${1:-.venv-bench}"
 python3 -m venv "$folder"
 echo '*' > "$folder/.gitignore"
 source "$folder/bin/activate"
-pip install -e '.[bench]'
+pip install -e '.[bench]' 'torch==2.13.0' 'matplotlib==3.11.2' 'onnxruntime==1.31.1' 'pandas==3.1.1' 'scipy==1.17.1' \
+    'soxr==1.1.0'    # the versions of the committed results; resampling and runtime are part of a peer's scores
 pip install --no-deps 'torchaudio==2.11.0' 'distillmos==0.9.1' 'xls-r-sqa==0.1.0' 'scoreq==1.0.1'
 rm -f "$(python -c 'import importlib.util, pathlib; print(pathlib.Path(importlib.util.find_spec("torchaudio").origin).parent)')"/lib/*.so
 nisqa=../shared/peers/nisqa.tar

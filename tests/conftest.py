@@ -42,6 +42,17 @@ def folders(shared, built_codecs) -> dict[str, object]:
 
 
 @pytest.fixture(scope="session")
+def labelled_set(folders, tmp_path_factory) -> tuple[Path, list[str]]:
+    """12 simulated clips with their teachers' labels in two shards, and the arguments that made them."""
+    from training import build_set
+
+    folder = tmp_path_factory.mktemp("set")
+    arguments = [folder, "--speech", *folders["speech"], "--noise", folders["noise"], "--rooms", *folders["rooms"]]
+    build_set.main([str(a) for a in [*arguments, "--clips", 12, "--shard-clips", 6, "--workers", 2]])
+    return folder, [str(a) for a in arguments]
+
+
+@pytest.fixture(scope="session")
 def speech() -> np.ndarray:
     """5 s of clean speech, float32 at 16 kHz."""
     audio, rate = sf.read(EXAMPLES / "english_clean.flac", dtype="float32")

@@ -26,14 +26,6 @@ from training.regression import Regression
 from training.teachers import REFERENCE_LABEL, TEACHERS, Teachers
 
 
-@pytest.fixture(scope="module")
-def labelled_set(folders, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("set")
-    arguments = [folder, "--speech", *folders["speech"], "--noise", folders["noise"], "--rooms", *folders["rooms"]]
-    build_set.main([str(a) for a in [*arguments, "--clips", 12, "--shard-clips", 6, "--workers", 2]])
-    return folder, [str(a) for a in arguments]
-
-
 def test_references_of_older_sets_are_found_and_labelled(folders, tmp_path):
     corpus, drawn = Corpus.from_folders(folders["speech"]), []
     for index in range(2):

@@ -1,0 +1,62 @@
+"""The grid of the paper's tables, in the smallest size."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pandas as pd
+import pytest
+
+if importlib.util.find_spec("distillmos") is None or importlib.util.find_spec("av") is None:
+    pytest.skip("needs the training environment: bash training/install.sh", allow_module_level=True)
+
+from training import tables
+from training.tables import PRETRAINING
+
+
+@pytest.fixture
+def command(labelled_set, folders, rated_folder, tmp_path) -> list[str]:
+    folder, out = str(labelled_set[0]), tmp_path / "out" / "tables"
+    sources = ["--speech", str(folders["speech"][0]), "--noise", str(folders["noise"]), "--human", str(rated_folder)]
+    size = [
+        "--steps",
+        "2",
+        "--validations",
+        "1",
+        "--pretrain-epochs",
+        "1",
+        "--pretrain-pairs",
+        "8",
+        "--pair-seconds",
+        "0.5",
+    ]
+    grid = ["--encoders", "toy", "--seeds", "1", "2", "--clips", "8", "--accelerator", "cpu"]
+    return [
+        "--out",
+        str(out),
+        "--runs",
+        str(tmp_path / "runs"),
+        "--train",
+        folder,
+        "--valid",
+        folder,
+        *sources,
+        *size,
+        *grid,
+    ]
+
+
+def test_the_grid_is_run_once_reported_and_not_mixed_with_other_settings(command, tmp_path, monkeypatch):
+    tables.main(command)
+    rows = pd.read_csv(tmp_path / "out" / "tables.csv")
+    assert set(rows["pretraining"]) == set(PRETRAINING)
+    assert set(rows["set"]) == {"simulated", "own"}
+    assert len(rows) == 2 * 3 * 2
+    page = (tmp_path / "out" / "tables.md").read_text()
+    assert "2 steps of 8 clips" in page
+    assert "±" in page
+    assert (tmp_path / "out" / "tables_amounts.png").stat().st_size > 1000
+    monkeypatch.setattr(tables, "finetune", None)  # what is there is not done again
+    tables.main(command)
+    with pytest.raises(ValueError, match="other settings"):
+        tables.main([*command, "--steps", "3"])
