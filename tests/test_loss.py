@@ -94,3 +94,10 @@ def test_in_a_list_every_clip_has_a_gradient(noisy):
     assert good.abs().max() > 0
     assert (silent == 0).all()
     assert (bad == 0).all()
+
+
+def test_a_padded_batch_with_gradients_scores_as_without(speech, noisy):
+    padded, lengths = torch.from_numpy(np.stack([speech[:RATE], noisy[:RATE]])), torch.tensor([RATE, RATE // 2])
+    expected = score(padded, RATE, lengths=lengths)
+    with_gradients = score(padded.clone().requires_grad_(), RATE, lengths=lengths)
+    torch.testing.assert_close(with_gradients.detach(), expected, atol=1e-5, rtol=0)

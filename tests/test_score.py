@@ -103,6 +103,13 @@ def test_silent_windows_of_a_long_clip_do_not_count(speech):
     assert details.mos == pytest.approx(np.average(mos, weights=weights), abs=1e-6)
 
 
+def test_silence_begins_at_80_db_below_full_scale(speech):
+    loudest = speech[:RATE] / np.abs(speech[:RATE]).max()
+    assert not math.isnan(score(loudest * 1.01e-4, RATE))
+    with pytest.warns(UserWarning, match="silent: no sample reaches -80 dB"):
+        assert math.isnan(score(loudest * 0.99e-4, RATE))
+
+
 @pytest.mark.parametrize("place", [0.01, 0.5, 0.99])
 def test_one_bad_sample_anywhere_in_a_long_clip_spoils_it(speech, place):
     long = np.tile(speech, 8)
@@ -124,6 +131,8 @@ def test_a_sample_that_begins_another_window_moves_the_score_by_less_than_a_hund
     before, after = (score(long[: samples + i], RATE, return_details=True) for i in (0, 1))
     assert len(after.windows) == len(before.windows) + 1
     assert abs(after.mos - before.mos) < 0.01
+    as_tensor = score(torch.from_numpy(long[: samples + 1])[None], RATE)
+    assert float(as_tensor) == pytest.approx(after.mos, abs=1e-5)
 
 
 def test_gradients_reach_the_waveform_through_resampling(noisy):
