@@ -28,10 +28,11 @@ from training.tables_report import cell_text
 from training.train import read_recipe, train, train_once
 
 RECIPE = Path(__file__).parent / "recipes" / "default.yaml"
+DEFAULT = "default recipe"
 AFTER_PRETRAINING = ["module.pretrained"]
 """Stands for the checkpoint that `pretrain` makes."""
 VARIANTS: dict[str, list[str]] = {
-    "default recipe": [],
+    DEFAULT: [],
     "Distill-MOS not relative to the reference": ["data.by_reference=false"],
     "teachers weighted alike": ["data.by_damage=false"],
     "no new voices, no neural codecs": ["data.train=[sets/train, sets/fullband]"],
@@ -40,8 +41,6 @@ VARIANTS: dict[str, list[str]] = {
     "after JND pretraining": AFTER_PRETRAINING,
     "half the width": ["module.model.width=16"],
     "1.5 times the width": ["module.model.width=48"],
-    "dropout of 0.2": ["module.model.dropout=0.2"],
-    "microphones drawn anew": ["data.recolour=true"],
 }
 """Names and what they change in the recipe."""
 
@@ -85,7 +84,13 @@ def write_report(out: Path) -> None:
     rows = pd.read_csv(out.with_suffix(".csv"))
     parts = ["# Ablation of the default recipe\n", provenance(this_command()), ""]
     for name, part in rows.groupby("set", sort=False):
-        table = part.groupby("variant", sort=False)[list(MEASURES)].agg(cell_text).reset_index()
+        table = part.groupby("variant", sort=False)[list(MEASURES)].agg(cell_text)
+        by_seed = part.pivot_table(index="variant", columns="seed", values="pcc", sort=False)
+        change = by_seed - by_seed.loc[DEFAULT]
+        table["pcc - default, by seed"] = [
+            ", ".join(f"{d:+.3f}" for d in row) for row in change.loc[table.index].to_numpy()
+        ]
+        table = table.reset_index()
         parts += [f"## {name}\n", markdown(table), ""]
     parts.append(f"Mean ± half the 95 % interval over the seeds {sorted(rows['seed'].unique().tolist())}.")
     out.with_suffix(".md").write_text("\n".join(parts) + "\n")

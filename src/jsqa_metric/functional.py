@@ -152,7 +152,7 @@ def score(
             pairs = zip(sources, details, strict=True)
             unscored = [clip.data for clip, d in pairs if d.reason and isinstance(clip, au.ArrayClip)]
             for data in unscored or ([] if results else [template]):  # a gradient of zero, not of None
-                stacked = stacked + torch.nan_to_num(data * 0).sum()  # type: ignore[arg-type]  # tensors all
+                stacked = stacked + torch.nan_to_num(data * 0).sum().to(place)  # type: ignore[arg-type]  # tensors all
         return stacked.to(template.device).reshape(shape or ())
     return np.array([detail.mos for detail in details], dtype=np.float32).reshape(shape or ())
 
