@@ -142,7 +142,7 @@ def test_the_ablation_trains_what_is_missing_and_reports(labelled_set, tmp_path)
         "trainer.enable_progress_bar=false",
     ]
     changes = [*small, "data.batch_size=4", "trainer.accelerator=cpu", "trainer.precision=32-true"]
-    variants = ["half the width", "after JND pretraining"]
+    variants = ["default recipe", "after JND pretraining"]
     arguments = ["--out", str(tmp_path / "ablation"), "--runs", str(tmp_path / "runs"), "--seeds", "1", "--clips", "8"]
     arguments += ["--epochs", "1", "--pretrain-epochs", "1", "--pretrain-pairs", "8", "--set", *changes, "--variants"]
     ablation.main([*arguments, variants[0]])
@@ -152,7 +152,10 @@ def test_the_ablation_trains_what_is_missing_and_reports(labelled_set, tmp_path)
     rows = pd.read_csv(tmp_path / "ablation.csv")
     assert rows["variant"].tolist() == variants
     assert rows["pcc"].between(-1, 1).all()
-    assert variants[1] in (tmp_path / "ablation.md").read_text()
+    assert f"| {variants[1]} |" in (tmp_path / "ablation.md").read_text()
+    assert "| +0.000 |" in (tmp_path / "ablation.md").read_text()
+    with pytest.raises(ValueError, match="other settings"):
+        ablation.main([*arguments, *variants, "--epochs", "2"])
 
 
 def test_data_at_another_rate_than_the_model_are_refused(labelled_set, tmp_path):

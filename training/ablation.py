@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import itertools
+import json
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +47,26 @@ VARIANTS: dict[str, list[str]] = {
 """Names and what they change in the recipe."""
 
 
+def settings(args: argparse.Namespace) -> str:
+    """What the runs of a table have in common; the digest is that of the default recipe."""
+    recipe = json.dumps(read_recipe(RECIPE, args.set), sort_keys=True)
+    return f"{args.clips} clips, {args.epochs} epochs, recipe {hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
+
+
+def finished_runs(table: Path, common: str) -> set[tuple[str, int]]:
+    """Variants and seeds that have their rows.
+
+    Raises:
+        ValueError: If they were made with other settings: they cannot be compared.
+    """
+    if not table.exists():
+        return set()
+    rows = pd.read_csv(table)
+    if others := set(rows["settings"]) - {common}:
+        raise ValueError(f"{table} has runs of other settings ({'; '.join(others)}), not {common}: take another --out")
+    return set(zip(rows["variant"], rows["seed"], strict=True))
+
+
 def validation_set(args: argparse.Namespace) -> list[RatedClip]:
     """The validation clips with the default recipe's labels."""
     data = read_recipe(RECIPE, args.set)["data"]
@@ -75,7 +97,8 @@ def run(variant: str, seed: int, sets: dict[str, list[RatedClip]], args: argpars
     for name, clips in sets.items():
         predicted = np.asarray(score([clip.path for clip in clips], model=model), dtype=np.float64)
         agreement = measures(predicted, np.array([clip.mos for clip in clips]))
-        rows.append({"variant": variant, "seed": seed, "set": name} | {k: f"{v:.4f}" for k, v in agreement.items()})
+        place = {"variant": variant, "seed": seed, "set": name, "settings": settings(args)}
+        rows.append(place | {k: f"{v:.4f}" for k, v in agreement.items()})
     return rows
 
 
@@ -85,14 +108,14 @@ def write_report(out: Path) -> None:
     parts = ["# Ablation of the default recipe\n", provenance(this_command()), ""]
     for name, part in rows.groupby("set", sort=False):
         table = part.groupby("variant", sort=False)[list(MEASURES)].agg(cell_text)
-        by_seed = part.pivot_table(index="variant", columns="seed", values="pcc", sort=False)
-        change = by_seed - by_seed.loc[DEFAULT]
-        table["pcc - default, by seed"] = [
-            ", ".join(f"{d:+.3f}" for d in row) for row in change.loc[table.index].to_numpy()
-        ]
+        by_seed = part.pivot_table(index="variant", columns="seed", values="pcc", sort=False).loc[table.index]
+        if DEFAULT in by_seed.index:
+            change = (by_seed - by_seed.loc[DEFAULT]).to_numpy()
+            table["pcc - default, by seed"] = [", ".join(f"{d:+.3f}" for d in row) for row in change]
         table = table.reset_index()
         parts += [f"## {name}\n", markdown(table), ""]
-    parts.append(f"Mean ± half the 95 % interval over the seeds {sorted(rows['seed'].unique().tolist())}.")
+    seeds, common = sorted(rows["seed"].unique().tolist()), "; ".join(rows["settings"].unique())
+    parts.append(f"Mean ± half the 95 % interval over the seeds {seeds}; {common}.")
     out.with_suffix(".md").write_text("\n".join(parts) + "\n")
 
 
@@ -112,8 +135,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     table = args.out.with_suffix(".csv")
     table.parent.mkdir(parents=True, exist_ok=True)
-    there = pd.read_csv(table)[["variant", "seed"]].itertuples(index=False) if table.exists() else ()
-    done = {tuple(row) for row in there}
+    done = finished_runs(table, settings(args))
     sets = {"simulated": validation_set(args)} | {folder.name: open_rated(folder) for folder in args.human}
     for seed, variant in itertools.product(args.seeds, args.variants):
         if (variant, seed) in done:

@@ -17,7 +17,6 @@ from torch.utils.data import DataLoader, Dataset
 from jsqa_metric.audio import resample
 from training.data.labels import Calibration, LabelledClip, read_set
 from training.data.loading import training_loader
-from training.data.voices import recolour
 
 
 class LabelledSet(Dataset[tuple[Tensor, Tensor]]):
@@ -67,7 +66,6 @@ class LabelledData(lightning.LightningDataModule):
         limit: Use only so many training clips, from all sets (0: all), for experiments.
         by_damage: See `Calibration.fit`.
         by_reference: See `Calibration.fit`.
-        recolour: Train on every second clip as through another microphone, each time another one (see `voices`).
         seed: Of the order of the clips.
     """
 
@@ -80,7 +78,6 @@ class LabelledData(lightning.LightningDataModule):
         limit: int = 0,
         by_damage: bool = True,
         by_reference: bool = True,
-        recolour: bool = False,
         seed: int = 1,
     ) -> None:
         super().__init__()
@@ -90,7 +87,7 @@ class LabelledData(lightning.LightningDataModule):
             by_damage,
             by_reference,
         )
-        self.batch_size, self.limit, self.recolour, self.seed = batch_size, limit, recolour, seed
+        self.batch_size, self.limit, self.seed = batch_size, limit, seed
 
     def setup(self, stage: str) -> None:
         """Read both sets."""
@@ -103,11 +100,7 @@ class LabelledData(lightning.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled batches, cropped to one length."""
         assert self.trainer is not None
-        return training_loader(self.train_set, self.trainer, self.batch_size, self._collate, self.seed)
-
-    def _collate(self, items: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
-        wav, lengths, targets = collate_cropped(items)
-        return recolour(wav, self.sample_rate) if self.recolour else wav, lengths, targets
+        return training_loader(self.train_set, self.trainer, self.batch_size, collate_cropped, self.seed)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Batches in order."""

@@ -5,14 +5,10 @@ The reference gets the same change, so that none of it counts as damage: what is
 
 from __future__ import annotations
 
-import math
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
-import torch
 from scipy.signal import resample_poly
-from torch import Tensor
 
 from training.data.corpus import SAMPLE_RATE, Signal
 
@@ -30,39 +26,12 @@ def change_speed(speech: Signal, speed: float) -> Signal:
     return resample_poly(speech, ratio.denominator, ratio.numerator).astype(np.float32)
 
 
-TILT_DB, PEAK_DB = 2.0, 5.0
-"""A microphone's largest tilt (dB per octave), and the height of its broad peak or dip."""
-PEAK_HZ, PEAK_OCTAVES = (200.0, 6000.0), 0.7
-
-
-def _response_db(octave: Any, tilt: Any, height: Any, centre: Any) -> Any:
-    """Gain of a microphone in dB; frequencies as log2 of Hz."""
-    return tilt * (octave - math.log2(1000)) + height * math.e ** (-(((octave - centre) / PEAK_OCTAVES) ** 2) / 2)
-
-
 def colour(speech: Signal, rng: np.random.Generator) -> Signal:
-    """Every second time another microphone: a tilt, and a broad peak or dip."""
+    """Every second time another microphone: a tilt of up to 2 dB per octave, and a broad peak or dip."""
     if rng.random() < 0.5:
         return speech
-    tilt, height = rng.uniform(-TILT_DB, TILT_DB), rng.uniform(-PEAK_DB, PEAK_DB)
-    centre = np.log2(rng.uniform(*PEAK_HZ))
+    tilt, height = rng.uniform(-2, 2), rng.uniform(-5, 5)
+    centre, width = np.log2(rng.uniform(200, 6000)), 0.7
     octave = np.log2(np.maximum(np.fft.rfftfreq(len(speech), 1 / SAMPLE_RATE), 60))
-    gain_db = _response_db(octave, tilt, height, centre)
+    gain_db = tilt * (octave - np.log2(1000)) + height * np.exp(-(((octave - centre) / width) ** 2) / 2)
     return np.fft.irfft(np.fft.rfft(speech) * 10 ** (gain_db / 20), len(speech)).astype(np.float32)
-
-
-def recolour(wav: Tensor, sample_rate: int) -> Tensor:
-    """The first half of a batch `(batch, samples)` through other microphones, drawn from torch's generator.
-
-    In training, for damaged clips: a mild colour costs listeners next to nothing, and no clip comes twice as the same.
-    """
-    half = wav[: len(wav) // 2]
-    tilt, height, place = torch.rand(3, len(half), 1).unbind()
-    low, high = PEAK_HZ
-    octave = torch.fft.rfftfreq(wav.shape[1], 1 / sample_rate).clamp(min=60).log2()
-    gain_db = _response_db(
-        octave, TILT_DB * (2 * tilt - 1), PEAK_DB * (2 * height - 1), (low + (high - low) * place).log2()
-    )
-    coloured = torch.fft.irfft(torch.fft.rfft(half) * 10 ** (gain_db / 20), wav.shape[1])
-    level = half.square().mean(1, keepdim=True) / coloured.square().mean(1, keepdim=True).clamp(min=1e-12)
-    return torch.cat([coloured * level.sqrt(), wav[len(half) :]])
