@@ -78,7 +78,7 @@ def _mae(x: Array, y: Array) -> Array:
 
 def _rmse_mapped(x: Array, y: Array) -> Array:
     """RMSE after a first-order map that is fitted anew to each row."""
-    root: Array = y.std(axis=-1) * np.sqrt(1 - np.nan_to_num(pcc(x, y)) ** 2)
+    root: Array = y.std(axis=-1) * np.sqrt((1 - np.nan_to_num(pcc(x, y)) ** 2).clip(min=0))
     return root
 
 
