@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
     report.add_baselines_option(parser)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="default: %(default)s")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="default: all")
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS, help="default: all; none: only the table")
     args = parser.parse_args(arguments)
     baselines = report.chosen(args)
     folders, names = [str(f) for f in args.folders], ["--baselines", ",".join(b.spec for b in baselines)]
