@@ -36,6 +36,7 @@ state = torch.random.get_rng_state()
 mos = jsqa_metric.score(numpy.random.default_rng(0).standard_normal(16000) * 0.1, 16000)
 assert (torch.random.get_rng_state() == state).all(), "the seed was used"
 assert 1 <= mos <= 5
+assert "torch._dynamo" not in sys.modules, "the compiler was loaded, which takes a second"
 """
 
 

@@ -101,7 +101,7 @@ TAMPERINGS = {
     "rate as text": (lambda f: _edit_config(f, sample_rate="16000"), "`sample_rate`"),
     "tasks twice": (lambda f: _edit_config(f, tasks=["pesq", "pesq"]), "`tasks`"),
     "deep json": (lambda f: (f / "config.json").write_text("[" * 100_000), "no configuration"),
-    "complex": (lambda f: _edit_weights(f, lambda w: w.update({k: v * 1j for k, v in w.items()})), "than float"),
+    "integers": (lambda f: _edit_weights(f, lambda w: w.update({k: v.int() for k, v in w.items()})), "than float"),
     "no json": (lambda f: (f / "config.json").write_text("{"), "no configuration"),
     "a list": (lambda f: (f / "config.json").write_text("[]"), "no configuration"),
 }

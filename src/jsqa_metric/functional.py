@@ -10,7 +10,8 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -23,11 +24,23 @@ from jsqa_metric.model import JSQAModel
 
 Array = np.ndarray[Any, Any]
 MAX_BATCH_SIZE = 1_000_000
-# what depends on the data is no graph: `torch.compile` breaks here. Unlike the public decorator, this costs no import.
 _F = TypeVar("_F", bound=Callable[..., Any])
-_uncompiled: Callable[[_F], _F] = getattr(torch, "_disable_dynamo", lambda function: function)
 
 Audio = Path | Array | Tensor | Sequence[Path] | Sequence[Array] | Sequence[Tensor]
+
+
+def _uncompiled(function: _F) -> _F:
+    """Where `torch.compile` breaks its graph: what is scored, and how, depends on the data.
+
+    torch's own decorator loads the compiler at the first call, a second that only those who compile should pay.
+    """
+    apart = getattr(torch, "_disable_dynamo", lambda same: same)(function)
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return apart(*args, **kwargs) if torch.compiler.is_compiling() else function(*args, **kwargs)
+
+    return cast(_F, call)
 
 
 def _array_clips(

@@ -82,7 +82,7 @@ def load_scorer(model: str | os.PathLike[str], device: str | torch.device) -> JS
 
 
 _WEIGHT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)
-"""The last one counts the batches of a batch norm."""
+"""The last one is for the counts of batches that a batch norm has seen."""
 _KEPT_BYTES = 31 * 2**20
 """glibc keeps no more than twice 32 MB for later."""
 
@@ -195,12 +195,13 @@ def read_folder(folder: Path) -> JSQAModel:
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{folder / CONFIG_NAME} is no configuration that can be used: {error}") from error
     try:
-        weights: dict[str, Any] = load_file(folder / WEIGHTS_NAME)
+        with torch.device("cpu"):  # whatever the caller's default is
+            weights: dict[str, Any] = load_file(folder / WEIGHTS_NAME)
+        if not all(w.dtype in _WEIGHT_TYPES and w.isfinite().all() for w in weights.values()):
+            raise ValueError("some weights are NaN, infinite or of another type than float")
         model.load_state_dict(weights, strict=True, assign=True)
-    except (SafetensorError, RuntimeError) as error:
+    except (SafetensorError, RuntimeError, ValueError) as error:
         raise ValueError(f"{folder / WEIGHTS_NAME} does not hold the weights of its {CONFIG_NAME}: {error}") from error
-    if not all(w.dtype in _WEIGHT_TYPES and torch.isfinite(w).all() for w in weights.values()):
-        raise ValueError(f"{folder / WEIGHTS_NAME} holds weights that are NaN, infinite or of another type than float")
     return model.float().eval().requires_grad_(False)
 
 
