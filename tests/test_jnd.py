@@ -103,6 +103,8 @@ def test_corpus_is_resumed_and_does_not_depend_on_workers(pairs, folders, tmp_pa
     assert torch.allclose(written[2], drawn[2], atol=1e-4)
     jnd_corpus.write_corpus(tmp_path / "b", pairs, 6, seed=3, size=2)  # the last shard was one pair short
     assert [int(r["pair"]) for r in read_manifest(tmp_path / "b")] == [0, 1, 2, 3, 4, 5]
+    jnd_corpus.write_corpus(tmp_path / "b", pairs, 3, seed=3, size=2)  # fewer pairs take none away
+    assert len(read_manifest(tmp_path / "b")) == 6
     with pytest.raises(ValueError, match="was begun with"):
         jnd_corpus.main([str(tmp_path / "a"), *arguments[:-4], "--seed", "4"])
     with pytest.raises(FileNotFoundError, match="jnd_corpus"):

@@ -1,6 +1,6 @@
 """Tables 1 and 2 of the JSQA paper on free data: does JND pretraining help, and does the projection head hurt?
 
-    python -m training.tables --out training/results/tables --runs runs/tables \
+    python -m training.tables --out runs/tables/tables --runs runs/tables \
         --human ../shared/human/tcd ../shared/human/p808 ../shared/human/codec
 
 {no pretraining, JND pretraining, JND pretraining with projection head} x encoders x seeds x amounts of labelled

@@ -89,7 +89,7 @@ _KEPT_BYTES = 31 * 2**20
 
 @lru_cache(maxsize=8)
 def _load(name: str, device: str, revision: str | None, local_files_only: bool, private: bool = False) -> JSQAModel:
-    # glibc gives a clip's memory back to the system, and the next clip pays for the pages again (a tenth of its time),
+    # glibc gives a clip's memory back to the system, and the next clip pays for the pages again,
     # until a larger block was freed once; this one is never touched, so it takes no memory
     torch.empty(_KEPT_BYTES, dtype=torch.uint8, device="cpu")
     with torch.inference_mode(False):  # tensors made in inference mode could never take part in a gradient
