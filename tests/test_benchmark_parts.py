@@ -16,7 +16,7 @@ pytest.importorskip("scipy", reason="needs the bench extra")
 pytest.importorskip("soxr", reason="needs the bench extra")
 pytest.importorskip("matplotlib", reason="needs the bench extra")
 
-from conftest import small_model  # noqa: E402
+from conftest import small_model, write_noise  # noqa: E402
 from scipy import stats  # noqa: E402
 
 from benchmarks import probes, report, robustness, speed, timing  # noqa: E402
@@ -142,6 +142,43 @@ def test_linear_head_finds_a_linear_relation():
     weights, offset = wav2vec.fit_head(features, features @ np.arange(5.0) + 3, ridge=1e-6)
     assert np.allclose(weights, np.arange(5.0), atol=1e-4)
     assert offset == pytest.approx(3, abs=1e-4)
+
+
+@pytest.fixture
+def tiny_wav2vec(tmp_path, monkeypatch):
+    """The adapter with a network of random weights in a folder, and no head yet."""
+    transformers = pytest.importorskip("transformers", reason="needs the bench extra")
+    torch.manual_seed(0)
+    sizes = {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 8, "intermediate_size": 8}
+    sizes |= {"conv_dim": (4,) * 7, "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2}
+    transformers.Wav2Vec2Model(transformers.Wav2Vec2Config(**sizes)).save_pretrained(tmp_path / "network")
+    transformers.Wav2Vec2FeatureExtractor().save_pretrained(tmp_path / "network")
+    monkeypatch.setattr(wav2vec, "HEAD", tmp_path / "head.npz")
+    monkeypatch.setattr(wav2vec.Wav2vec, "repository", str(tmp_path / "network"))
+    return make("wav2vec2")
+
+
+def test_wav2vec_scores_by_its_pooled_features_and_its_head(tiny_wav2vec, tmp_path):
+    with pytest.raises(Unavailable, match="head is not fitted"):
+        tiny_wav2vec.load()
+    write_noise(tmp_path / "a.wav")
+    audio, rate = base.read_mono(tmp_path / "a.wav")
+    features = tiny_wav2vec.embed(audio)
+    assert features.shape == (8,)
+    assert np.allclose(
+        tiny_wav2vec.embed(audio * 0.5), features, atol=1e-3
+    )  # as published: of zero mean, unit variance
+    np.savez(wav2vec.HEAD, weights=np.arange(8.0), offset=3.0)
+    tiny_wav2vec.load()
+    assert tiny_wav2vec.score(audio, rate) == pytest.approx(features @ np.arange(8.0) + 3, abs=1e-4)
+
+
+def test_wav2vec_without_network_says_so(monkeypatch):
+    pytest.importorskip("transformers", reason="needs the bench extra")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(wav2vec.Wav2vec, "repository", "nobody/nothing")
+    with pytest.raises(Unavailable, match="no weights of nobody/nothing in the Hub's cache, nor from the Hub"):
+        make("wav2vec2").load()
 
 
 def _act(what):

@@ -138,10 +138,12 @@ def test_a_report_never_replaces_an_input(capsys, tmp_path):
 
 def test_usage_errors(capsys, tmp_path):
     clip = EXAMPLES / "english_clean.flac"
+    (tmp_path / "folder.csv").mkdir()
     for arguments, message in [
         ([tmp_path], "no audio files"),
         ([clip, "-o", "report.xls"], "must end in"),
         ([clip, "-o", tmp_path / "no" / "r.csv"], "no such folder"),
+        ([clip, "-o", tmp_path / "folder.csv"], "is a folder or a device"),
         ([clip, "--channel", "left"], "`channel`"),
         ([clip, "--batch-size", "0"], "`batch_size` must be"),
         ([clip, "--model", "nothing"], "no model 'nothing'"),

@@ -14,7 +14,7 @@ from julius import resample_frac
 from scipy.signal import resample_poly
 
 from jsqa_metric import AudioError, score
-from jsqa_metric.audio import resample, resampled_length
+from jsqa_metric.audio import MAX_CHANNELS, resample, resampled_length
 
 RATE = 16000
 
@@ -40,6 +40,18 @@ def test_integers_are_scaled_by_their_type(speech):
 def test_types_without_a_full_scale_are_refused(dtype):
     with pytest.raises(ValueError, match="must be floating point or 8, 16 or 32 bit integer"):
         score(np.zeros(16000, dtype), RATE)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
+def test_tensors_without_a_full_scale_are_refused(dtype):
+    with pytest.raises(ValueError, match="must be floating point or 8, 16 or 32 bit integer"):
+        score(torch.zeros(16000, dtype=dtype), RATE)
+
+
+def test_a_file_of_too_many_channels_has_a_reason(write_wav):
+    path = write_wav("many.wav", np.zeros((1600, MAX_CHANNELS + 1)), RATE)
+    with pytest.raises(AudioError, match=f"{MAX_CHANNELS + 1} channels; at most {MAX_CHANNELS} are read"):
+        score(path)
 
 
 @pytest.mark.filterwarnings("ignore:the matrix subclass")

@@ -72,6 +72,8 @@ def test_pairs_are_reproducible_and_never_come_twice(pairs):
     drawn = [dataset[i] for i in range(8)]  # two epochs
     assert not any(a.shape == b.shape and torch.equal(a, b) for a, b in itertools.combinations(drawn, 2))
     assert dataset[0].shape != DrawnPairs(pairs, 6, 4)[0].shape
+    dataset.set_epoch(1)
+    assert all(torch.equal(dataset[i], drawn[4 + i]) for i in range(4))
     wav, lengths = collate_pairs(drawn[:3])
     assert wav.shape == (6, min(d.shape[1] for d in drawn[:3]))
     assert lengths.tolist() == [wav.shape[1]] * 6

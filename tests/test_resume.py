@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -13,10 +14,10 @@ import pytest
 import soundfile as sf
 from conftest import EXAMPLES
 
-from jsqa_metric import load_model, score
+from jsqa_metric import cli, load_model, score
 from jsqa_metric.cli import main
 from jsqa_metric.hub import identity
-from jsqa_metric.report import read_report
+from jsqa_metric.report import read_report, write_report
 
 COMMAND = [sys.executable, "-m", "jsqa_metric.cli"]
 
@@ -94,7 +95,28 @@ def test_resume_does_not_mix_the_scores_of_two_channels(capsys, tmp_path):
     assert "cannot go on with" in err
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, '[{"path": 3}]'])
+def test_reports_are_written_on_the_way_too(capsys, tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(cli, "SAVE_SECONDS", 0)
+    monkeypatch.setattr(cli, "write_report", lambda rows, path: written.append(len(list(rows))))
+    assert cli.main([str(EXAMPLES), "-o", str(tmp_path / "r.csv"), "--quiet"]) == 0
+    assert written == [*range(1, 17), 16]
+
+
+def test_a_report_that_cannot_be_written_leaves_the_old_one_and_no_rest(tmp_path, monkeypatch):
+    (tmp_path / "r.csv").write_text("old")
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        write_report([], tmp_path / "r.csv")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+ROW = {"path": "a", "mos": 3.0, "duration_s": 1.0, "sample_rate": 16000, "status": "ok", "model": "m"}
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '[{"path": 3}]', json.dumps([ROW | {"mos": 7.0}]), json.dumps([ROW | {"mos": None}])]
+)
 def test_a_damaged_report_is_refused(capsys, tmp_path, text):
     (tmp_path / "r.json").write_text(text)
     status, _, err = run(capsys, EXAMPLES / "english_clean.flac", "-o", tmp_path / "r.json", "--resume")

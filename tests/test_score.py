@@ -67,6 +67,15 @@ def test_batch_equals_one_by_one_at_every_rate_whatever_the_padding(speech, rate
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
+def test_files_of_different_rates_score_in_one_batch_as_one_by_one(speech, noisy, write_wav):
+    paths = [
+        write_wav("a.wav", speech[: 3 * RATE], RATE, subtype="FLOAT"),
+        write_wav("b.wav", noisy, 44100, subtype="FLOAT"),
+        write_wav("c.wav", speech, 8000, subtype="FLOAT"),
+    ]
+    np.testing.assert_allclose(score(paths), [score(path) for path in paths], atol=1e-5)
+
+
 def test_order_does_not_matter(speech):
     clips = [speech[i * 9000 : i * 9000 + 3000 * (i + 1)] for i in range(6)]
     np.testing.assert_allclose(score(clips, RATE), score(clips[::-1], RATE)[::-1], atol=1e-5)
@@ -202,6 +211,17 @@ def test_inference_mode_first_does_not_spoil_later_gradients(speech):
     wav = torch.from_numpy(speech.copy()).requires_grad_()
     score(wav, RATE).backward()
     assert wav.grad.abs().max() > 0
+
+
+def test_a_first_score_inside_a_transform_loads_the_model_like_any_other(speech):
+    from jsqa_metric import hub
+
+    wav = torch.from_numpy(speech)
+    hub._load.cache_clear()
+    first = torch.func.grad(lambda x: score(x, RATE))(wav)
+    assert score(speech, RATE) == score(wav.clone(), RATE)
+    torch.testing.assert_close(torch.func.grad(lambda x: score(x, RATE))(wav), first)
+    assert first.abs().max() > 0
 
 
 def test_details(speech):

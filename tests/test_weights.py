@@ -44,6 +44,11 @@ def test_older_weights_stay_loadable_by_revision():
             load_model(revision=odd)
 
 
+def test_a_revision_is_text():
+    with pytest.raises(ValueError, match="`revision` must be text, got 2026"):
+        load_model("default", revision=2026)
+
+
 def test_a_folder_gives_back_what_was_written(folder, speech):
     clip = torch.from_numpy(speech[None, :16000])
     for loaded in (load_model(folder), load_model(str(folder)), JSQAModel.from_pretrained(folder)):
@@ -99,6 +104,7 @@ TAMPERINGS = {
     "too large": (lambda f: _edit_config(f, width=10**9), "`width` must be a whole number"),
     "no window": (lambda f: _edit_config(f, window_seconds=0), "`window_seconds`"),
     "rate as text": (lambda f: _edit_config(f, sample_rate="16000"), "`sample_rate`"),
+    "limit of waveforms": (lambda f: _edit_config(f, encoder="waveform", limit_hz=7500), "`limit_hz` is for"),
     "tasks twice": (lambda f: _edit_config(f, tasks=["pesq", "pesq"]), "`tasks`"),
     "deep json": (lambda f: (f / "config.json").write_text("[" * 100_000), "no configuration"),
     "integers": (lambda f: _edit_weights(f, lambda w: w.update({k: v.int() for k, v in w.items()})), "than float"),

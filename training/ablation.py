@@ -24,7 +24,7 @@ from jsqa_metric import score
 from training.checkpoints import read_model
 from training.data.labels import Calibration, read_set
 from training.data.readers import RatedClip, open_rated
-from training.jnd_report import markdown, provenance, this_command
+from training.report import markdown, provenance, this_command
 from training.tables import MEASURES, measures
 from training.tables_report import cell_text
 from training.train import read_recipe, train, train_once

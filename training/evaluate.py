@@ -20,7 +20,7 @@ from jsqa_metric.model import DIMENSIONS
 from training.ablation import RECIPE
 from training.data.labelled import LabelledSet, collate
 from training.data.labels import Calibration, LabelledClip, read_set
-from training.jnd_report import markdown, provenance, this_command
+from training.report import markdown, provenance, this_command
 from training.tables import measures
 from training.train import read_recipe
 

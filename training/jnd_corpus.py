@@ -100,7 +100,7 @@ def plot_figure4(deltas: NDArray[np.float64], out: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from training.jnd_report import provenance, this_command
+    from training.report import provenance, this_command
 
     figure, axis = plt.subplots(figsize=(6, 3.5))
     axis.hist(deltas, bins=60, range=(0, WINDOW_DB), density=True, alpha=0.6, label=f"{len(deltas)} pairs")

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import shlex
-import sys
 from collections.abc import Sequence
-from datetime import date
 from pathlib import Path
 
 import matplotlib
@@ -20,30 +15,11 @@ import pandas as pd
 from training import jnd
 from training.data.jnd_human import NOISES, SPEECH_LEVEL_DB, Judgement
 from training.data.jnd_pairs import SNR_RANGE_DB, WINDOW_DB
+from training.report import markdown, provenance, this_command
 
 EDGES_DB = np.array([-0.01, 0.01, 2, 4, 6, 8, 10, 15, 20, 30, 40, 53])
 """Bins of ΔSNR; the first holds the pairs of equal signals."""
 TOGETHER = "all noises that were made again"
-
-
-def provenance(command: str) -> str:
-    """One line that says how, where and when a result was made."""
-    machine = f"{platform.machine()} with {os.cpu_count()} cores, {platform.system()}"
-    return f"Made by `{command}` on {date.today()}, {machine}."
-
-
-def this_command() -> str:
-    """The command line of this process, as one would type it."""
-    spec = sys.modules["__main__"].__spec__
-    name = f"-m {spec.name}" if spec else sys.argv[0]
-    return f"python {name} {shlex.join(sys.argv[1:])}"
-
-
-def markdown(table: pd.DataFrame, digits: int = 3) -> str:
-    """A table in Markdown."""
-    cells = table.map(lambda v: f"{v:.{digits}f}" if isinstance(v, float) else str(v))
-    lines = [" | ".join(cells.columns), " | ".join("---" for _ in cells.columns)]
-    return "\n".join(f"| {line} |" for line in lines + [" | ".join(row) for row in cells.to_numpy()])
 
 
 def psychometric(table: pd.DataFrame, answer: str) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student_t
 
-from training.jnd_report import markdown, provenance, this_command
+from training.report import markdown, provenance, this_command
 from training.tables import MEASURES, PRETRAINING, Cell
 
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub import snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError
 
-from benchmarks.baselines.base import ROOT, Array, Baseline, Unavailable, fetch, fit_rate, need_packages, read_mono
+from benchmarks.baselines.base import ROOT, Array, Baseline, Unavailable, fit_rate, need_packages, read_mono
 
-_ASSET = "models/wav2vec2_fairseq_base_ls960.pth"
-_WEIGHTS = Path(torch.hub.get_dir(), "torchaudio", _ASSET)
 HEAD = ROOT / ".cache" / "benchmarks" / "wav2vec2_head.npz"
 RIDGE = 1.0
 _TOP_HZ = 8000.0
@@ -33,13 +33,24 @@ def fit_head(features: Array, targets: Array, ridge: float = RIDGE) -> tuple[Arr
 
 
 class Wav2vec(Baseline):
-    """Mean of the last layer's frames, times a vector, plus an offset."""
+    """Mean of the last layer's frames, times a vector, plus an offset.
+
+    Attributes:
+        repository: Of the pretrained network on the Hugging Face Hub, or a folder that holds the same.
+    """
 
     name = "wav2vec2"
-    licence = "MIT (wav2vec 2.0)"
-    package = "torchaudio"
+    licence = "Apache-2.0 (wav2vec 2.0)"
+    package = "transformers"
     devices = ("cpu", "cuda")
-    files = (_WEIGHTS, HEAD)
+    files = (HEAD,)
+    repository = "facebook/wav2vec2-base"
+
+    @property
+    def version(self) -> str:
+        """Version of the package, the commit of the network if it is there, and a hash of the head."""
+        config = try_to_load_from_cache(self.repository, "config.json") if not Path(self.repository).is_dir() else None
+        return super().version + (f"+{Path(config).parent.name[:8]}" if isinstance(config, str) else "")
 
     def load(self, device: str = "cpu") -> None:
         """Load the network and the head."""
@@ -50,20 +61,28 @@ class Wav2vec(Baseline):
         self._weights, self._offset = head["weights"], float(head["offset"])
 
     def load_network(self, device: str = "cpu") -> None:
-        """Load torchaudio's pretrained network."""
+        """Load the pretrained network, from the Hub at first use."""
         self._device = device
         try:
-            from torchaudio.pipelines import WAV2VEC2_BASE
-        except (ImportError, OSError) as error:
+            from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2Model
+        except ImportError as error:
             raise need_packages(error) from error
-        fetch(f"https://download.pytorch.org/torchaudio/{_ASSET}", _WEIGHTS)
-        self._model = WAV2VEC2_BASE.get_model().eval().to(device)
+        folder = self.repository
+        if not Path(folder).is_dir():
+            try:
+                folder = snapshot_download(folder, allow_patterns=["*.json", "*.safetensors", "pytorch_model.bin"])
+            except (OSError, HfHubHTTPError) as error:
+                reason = str(error).partition("\n")[0]
+                raise Unavailable(f"no weights of {folder} in the Hub's cache, nor from the Hub ({reason})") from error
+        self._normalise = Wav2Vec2FeatureExtractor.from_pretrained(folder)
+        self._model = Wav2Vec2Model.from_pretrained(folder).eval().to(device)
 
     def embed(self, audio: Array) -> Array:
         """Mean-pooled features of one clip at 16 kHz."""
+        signal = self._normalise(audio, sampling_rate=self.sample_rate, return_tensors="pt").input_values
         with torch.inference_mode():
-            features, _ = self._model.extract_features(torch.from_numpy(audio)[None].to(self._device))
-        return features[-1][0].mean(dim=0).cpu().numpy()
+            frames = self._model(signal.to(self._device)).last_hidden_state
+        return frames[0].mean(dim=0).cpu().numpy()
 
     def score(self, audio: Array, sample_rate: int, reference: Array | None = None) -> Any:
         """Score of one clip; the rate is not looked at."""

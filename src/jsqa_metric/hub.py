@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from threading import RLock
@@ -92,8 +93,10 @@ def _load(name: str, device: str, revision: str | None, local_files_only: bool, 
     # glibc gives a clip's memory back to the system, and the next clip pays for the pages again,
     # until a larger block was freed once; this one is never touched, so it takes no memory
     torch.empty(_KEPT_BYTES, dtype=torch.uint8, device="cpu")
-    with torch.inference_mode(False):  # tensors made in inference mode could never take part in a gradient
-        model = read_folder(fetch(name, revision, local_files_only)).to(device)
+    folder = fetch(name, revision, local_files_only)
+    # a thread has none of its caller's modes (inference, a transform of `torch.func`), which would stick to the weights
+    with ThreadPoolExecutor(1) as thread:
+        model = thread.submit(lambda: read_folder(folder).to(device)).result()
     if revision and not _is_hub_id(name) and model.config.revision != revision:
         raise ValueError(f"model {name!r} has revision {model.config.revision!r}, not {revision!r}")
     return model

@@ -81,8 +81,9 @@ class JndPairs:
 class DrawnPairs(Dataset[Tensor]):
     """Pairs drawn on the fly, `(2, samples)` each.
 
-    The index says everything about a pair, so pairs do not depend on the number of workers or processes. A
-    sampler that goes on counting from epoch to epoch (`training.data.loading`) never shows a pair twice.
+    The seed and the index say everything about a pair, so pairs do not depend on the number of workers or processes.
+    No pair comes twice: a sampler may go on counting from epoch to epoch, as that of `training.data.loading`; with any
+    other, call `set_epoch` before each epoch (and no `persistent_workers`, which would not hear of it).
 
     Args:
         pairs: Where they come from.
@@ -91,13 +92,17 @@ class DrawnPairs(Dataset[Tensor]):
     """
 
     def __init__(self, pairs: JndPairs, seed: int, size: int) -> None:
-        self.pairs, self.seed, self.size = pairs, seed, size
+        self.pairs, self.seed, self.size, self.epoch = pairs, seed, size, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Index 0 is now the first pair of that epoch."""
+        self.epoch = epoch
 
     def __len__(self) -> int:
         return self.size
 
     def __getitem__(self, index: int) -> Tensor:
-        pair = self.pairs.draw(self.seed, index)
+        pair = self.pairs.draw(self.seed, self.epoch * self.size + index)
         return torch.from_numpy(np.stack([pair.first, pair.second]))
 
 
