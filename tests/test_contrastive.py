@@ -98,12 +98,14 @@ class InterruptionError(Exception):
     """What ends a run in the middle."""
 
 
-@pytest.mark.parametrize(("task", "encoder"), [("jsqa_pretrain", "waveform"), ("jsqa_finetune", "spectrogram")])
+@pytest.mark.parametrize(
+    ("task", "encoder", "average"), [("jsqa_pretrain", "waveform", None), ("jsqa_finetune", "spectrogram", 0.9)]
+)
 @pytest.mark.parametrize(("save_every", "fail_at", "saved_at"), [(200, 4, 3), (2, 5, 4)])  # of 3 x 3 steps
 def test_resumed_run_gives_the_same_weights(
-    task, encoder, save_every, fail_at, saved_at, rated, corpora, tmp_path, monkeypatch
+    task, encoder, average, save_every, fail_at, saved_at, rated, corpora, tmp_path, monkeypatch
 ):
-    recipe = recipe_for(task, encoder, rated, corpora, max_epochs=3)
+    recipe = recipe_for(task, encoder, rated, corpora, max_epochs=3) | {"average": average}
     train(recipe, tmp_path / "whole")
 
     module_type = TASKS[task][0]

@@ -18,6 +18,7 @@ if importlib.util.find_spec("distillmos") is None or importlib.util.find_spec("a
 
 from jsqa_metric.model import DIMENSIONS, LOG_STD
 from training import ablation, build_set, evaluate, label_references, publish, train
+from training.checkpoints import read_model
 from training.data.corpus import Corpus
 from training.data.labelled import LabelledSet, collate_cropped
 from training.data.labels import Calibration, read_set
@@ -108,6 +109,20 @@ def test_train_publish_and_score(labelled_set, tmp_path, speech):
     details = score(speech, 16000, model=tmp_path / "model", return_details=True)
     assert 0 < details.std < 3
     assert all(1 <= mos <= 5 for mos in details.dimensions)
+
+
+def test_a_run_starts_from_all_weights_of_another_and_keeps_their_mean(labelled_set, tmp_path):
+    first = train.train(recipe(labelled_set[0]), tmp_path / "first")
+    changes = [f"start={first}", "average=0.9", "module.learning_rate=0", "module.weight_decay=0"]
+    second = train.train(recipe(labelled_set[0], *changes), tmp_path / "second")
+    before, after = (dict(read_model(path).named_parameters()) for path in (first, second))
+    torch.testing.assert_close(after, before)
+    third = train.train(recipe(labelled_set[0], f"start={first}", "average=0.9"), tmp_path / "third")
+    content = torch.load(third, weights_only=True)
+    mean, last = content["state_dict"], content["current_model_state"]
+    assert any(not torch.equal(mean[name], last[name]) for name in mean)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        train.train(recipe(labelled_set[0], f"start={first}", "module.model.width=8"), tmp_path / "fourth")
 
 
 def test_a_model_is_held_against_the_simulated_labels(labelled_set, tmp_path, monkeypatch):

@@ -2,10 +2,12 @@
 
     python -m training.train training/recipes/default.yaml --out runs/default [--set data.limit=2000 ...]
 
-The recipe's `task` says what is trained (see `TASKS`). Checkpoints, CSV and TensorBoard logs go to the output
-folder. `last.ckpt` there is resumed if the command is run again, with the same result as if nothing had come
-between; `best.ckpt` is the one that the task's own rule chooses (the highest correlation on the validation set;
-for pretraining, the first epoch after which the loss stopped falling).
+The recipe's `task` says what is trained (see `TASKS`). `start` names a checkpoint of the same kind of model, with all
+the weights of which to begin; with `average`, a decay, a running mean of the weights over the steps is validated and
+kept (EMA). Checkpoints, CSV and TensorBoard logs go to the output folder. `last.ckpt` there is resumed if the
+command is run again, with the same result as if nothing had come between; `best.ckpt` is the one that the task's own
+rule chooses (the highest correlation on the validation set; for pretraining, the first epoch after which the loss
+stopped falling).
 """
 
 from __future__ import annotations
@@ -17,9 +19,10 @@ from typing import Any
 import lightning
 import torch
 import yaml
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+from training.checkpoints import read_model
 from training.data.labelled import LabelledData
 from training.data.loading import SeedSteps
 from training.data.modules import JndPairData, RatedData
@@ -73,18 +76,20 @@ def train(recipe: dict[str, Any], out: Path) -> Path:
     torch.set_float32_matmul_precision("high")
     module: Any = module_type(**recipe["module"])
     data = data_type(**{"seed": recipe["seed"], **recipe["data"]})
-    best = out / "best.ckpt"
+    best, resume = out / "best.ckpt", out / "last.ckpt"
+    if recipe.get("start") and not resume.exists():
+        module.model.load_state_dict(read_model(recipe["start"]).state_dict())
+    average = [EMAWeightAveraging(decay=recipe["average"])] if recipe.get("average") else []
     last = [
         ModelCheckpoint(out, filename="last", enable_version_counter=False, **when)
         for when in ({"every_n_train_steps": SAVE_EVERY_STEPS}, {"every_n_epochs": 1, "save_on_train_epoch_end": True})
     ]
     trainer = lightning.Trainer(
         default_root_dir=out,
-        callbacks=[SeedSteps(recipe["seed"]), module.best_checkpoint(best), *last, LearningRateMonitor()],
+        callbacks=[SeedSteps(recipe["seed"]), *average, module.best_checkpoint(best), *last, LearningRateMonitor()],
         logger=[CSVLogger(out, "csv", version=""), TensorBoardLogger(out, "tensorboard", version="")],
         **recipe["trainer"],
     )
-    resume = out / "last.ckpt"
     trainer.fit(module, data, ckpt_path=resume if resume.exists() else None)
     return best
 
