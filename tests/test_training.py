@@ -194,6 +194,14 @@ def test_the_standard_deviation_is_fitted_to_the_errors_and_has_no_say_in_the_mo
     assert mos.grad is None
 
 
+def test_numbers_in_recipe_changes_may_have_exponents():
+    changed = train.read_recipe(
+        "training/recipes/default.yaml", ["module.learning_rate=2e-3", "data.limit=5", "x=1.5e3"]
+    )
+    assert changed["module"]["learning_rate"] == 0.002
+    assert changed["data"]["limit"] == 5
+
+
 def test_a_recipe_change_must_have_a_value():
     with pytest.raises(ValueError, match="section.key=value"):
         train.read_recipe("training/recipes/default.yaml", ["data.limit"])

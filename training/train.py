@@ -13,6 +13,7 @@ stopped falling).
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,8 @@ def read_recipe(path: str | Path, changes: list[str]) -> dict[str, Any]:
         for section in sections:
             place = place.setdefault(section, {})
         place[name] = yaml.safe_load(value)
+        if re.fullmatch(r"[+-]?\d+e[+-]?\d+", value):
+            place[name] = float(value)  # YAML takes 1e-3 for text
     return recipe
 
 

@@ -21,7 +21,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from jsqa_metric import audio as au
 from jsqa_metric.bandwidth import bandwidth_gain, extend
-from jsqa_metric.model import Dimensions, JSQAModel
+from jsqa_metric.level import turn_up
+from jsqa_metric.model import DIMENSIONS, Dimensions, JSQAModel
 
 Path = str | os.PathLike[str]
 Source = Path | au.Clip
@@ -29,6 +30,7 @@ T = TypeVar("T")
 
 BATCH_SIZE = 8
 """Windows scored at once by default: memory for about 100 s of audio."""
+_LOUDNESS = DIMENSIONS.index("loudness")
 
 
 @dataclass(frozen=True)
@@ -139,17 +141,27 @@ def _score_windows(jobs: list[_Job], model: JSQAModel, device: torch.device) -> 
     signals, rates = [signal for _, signal in sound], [job.rate for job, _ in sound]
     # the trainer's mixed precision is not ours, nor the resampler's: a score does not depend on where it is computed
     with torch.autocast(device.type, enabled=False):
-        wav, lengths = _resample_batch(signals, rates, model.sample_rate)
-        scores, stds, dimensions = model.predict_details(wav, lengths)
-        if model.config.limit_hz:
-            gains = torch.stack([bandwidth_gain(s, rate) for s, rate in zip(signals, rates, strict=True)])
-            scores, stds = extend(scores, gains), stds * gains
+        scores, stds, dimensions = _score_signals(signals, rates, model)
     values = scores.detach().tolist(), stds.detach().tolist(), dimensions.detach().tolist()
     for (job, _), score, mos, std, parts in zip(sound, scores.unbind(), *values, strict=True):
         if math.isnan(mos):  # weights that load but overflow: a reason in the row, and the other clips go on
             job.error = "the model gives NaN for it"
             continue
         job.score, job.mos, job.std, job.dimensions = score, mos, std, parts
+
+
+def _score_signals(signals: list[Tensor], rates: list[int], model: JSQAModel) -> tuple[Tensor, Tensor, Tensor]:
+    """What `predict_details` returns, with what the network does not hear: bandwidth, and levels below its floor."""
+    gains = torch.ones(len(signals), device=signals[0].device)
+    if model.config.limit_hz:
+        gains = torch.stack([bandwidth_gain(s, rate) for s, rate in zip(signals, rates, strict=True)])
+    shares = torch.ones_like(gains)
+    if model.config.floor_db:
+        raised = [turn_up(s, rate, model.config.floor_db) for s, rate in zip(signals, rates, strict=True)]
+        signals, shares = [signal for signal, _ in raised], torch.stack([share for _, share in raised])
+    scores, stds, dimensions = model.predict_details(*_resample_batch(signals, rates, model.sample_rate))
+    dimensions[:, _LOUDNESS] = extend(dimensions[:, _LOUDNESS], shares)
+    return extend(scores, gains * shares), stds * gains * shares, dimensions
 
 
 def _resample_batch(signals: list[Tensor], rates: list[int], rate: int) -> tuple[Tensor, Tensor]:

@@ -41,6 +41,7 @@ _LIMITS = {
     "channels": (4, 4096),
     "layers": (0, 64),
     "limit_hz": (0, 8000),
+    "floor_db": (-90, 0),
 }
 """Whole numbers of a configuration: one that comes from elsewhere must not exhaust the memory."""
 
@@ -59,6 +60,8 @@ class ModelConfig:
         dropout: In training.
         limit_hz: The network looks at the spectrum up to here, and `score` adds what is beyond by `bandwidth_gain`
             (spectrogram only; 0: the network looks at all of it, and nothing is added).
+        floor_db: Active level in dBFS that clips have at least when they come to the network, the lowest that it has
+            learned; `score` subtracts what the level below it costs (0: clips come as they are, nothing is subtracted).
         tasks: What the head predicts after the MOS: `DIMENSIONS` and `LOG_STD`, and what only training looks at.
         window_seconds: Longer clips are scored in windows of this length.
         revision: Name of this set of weights.
@@ -73,6 +76,7 @@ class ModelConfig:
     layers: int = 2
     dropout: float = 0.1
     limit_hz: int = 0
+    floor_db: int = 0
     tasks: tuple[str, ...] = ()
     window_seconds: float = 12.0
     revision: str = ""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jsqa_metric.bandwidth import bandwidth_share
+from jsqa_metric.level import level_share
 from jsqa_metric.model import DIMENSIONS
 from training.data.corpus import SAMPLE_RATE
 from training.teachers import REFERENCE_LABEL, TEACHERS
@@ -63,11 +64,6 @@ DAMAGE_DIMENSIONS: dict[str, tuple[str, ...]] = {
 NARROW_HZ = 7000.0
 """Narrower clips are coloured, whatever else was done."""
 
-QUIET_DB = -32.0
-"""Below this active level (dBFS) speech is too quiet to be left alone: 6 dB under the nominal -26."""
-QUIET_COST_PER_DB = 1.5 / 93.2
-"""ITU-T G.107: the basic signal-to-noise ratio Ro loses 1.5 per dB of loudness rating, of 93.2 in all."""
-
 REFERENCE_SCALES = (0.8, 1.5)
 """How far Distill-MOS's opinion of the reference may scale that of the damaged clip."""
 
@@ -89,7 +85,7 @@ class LabelledClip:
     @property
     def level_share(self) -> float:
         """What the level leaves of the range of MOS."""
-        return 1 - QUIET_COST_PER_DB * max(0.0, QUIET_DB - self.level_db)
+        return level_share(self.level_db)
 
     def share(self, top_hz: float) -> float:
         """What level and bandwidth, as far as a model hears that goes up to `top_hz`, leave of the range of MOS."""

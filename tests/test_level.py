@@ -1,0 +1,93 @@
+"""What a low level costs."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from jsqa_metric import load_model, score
+from jsqa_metric.level import active_level_db, level_share, turn_up
+
+RATE = 16000
+
+
+@pytest.fixture(scope="module")
+def model():
+    """The default network, with a floor whatever its configuration says."""
+    loaded = copy.deepcopy(load_model())
+    loaded.config = replace(loaded.config, floor_db=-45)
+    return loaded
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 48000])
+def test_the_level_is_that_of_the_sound_without_pauses_and_offset(rate):
+    time = torch.arange(rate) / rate
+    tone = 0.1 * torch.sin(2 * math.pi * 200 * time)
+    for signal in (tone, torch.cat([tone, torch.zeros(3 * rate)])):
+        assert active_level_db(signal, rate) == pytest.approx(-23.01, abs=0.05)
+    assert active_level_db(tone + 0.3, rate) == pytest.approx(-23.01, abs=0.05)
+
+
+def test_above_the_floor_nothing_is_touched(speech):
+    signal = torch.from_numpy(speech)
+    turned, share = turn_up(signal, RATE, -45.0)
+    assert torch.equal(turned, signal)
+    assert share == 1
+
+
+def test_below_it_comes_at_the_floor_and_costs_what_the_labels_say(speech):
+    quiet = torch.from_numpy(speech * np.float32(1e-2))
+    level = float(active_level_db(quiet, RATE))
+    assert level < -60
+    turned, share = turn_up(quiet, RATE, -45.0)
+    assert active_level_db(turned, RATE) == pytest.approx(-45, abs=0.01)
+    assert share == pytest.approx(level_share(level) / level_share(-45.0), abs=1e-5)
+    assert level_share(-200.0) == 0
+
+
+def test_turning_a_clip_down_never_helps(speech, noisy, model):
+    for clip in (speech, noisy):
+        scores = [score(clip * 10 ** (gain_db / 20), RATE, model=model) for gain_db in range(-12, -66, -6)]
+        assert all(np.diff(scores) <= 0.03), scores
+        assert scores[-1] < 1.2
+
+
+def test_quiet_clips_in_a_batch_and_a_file_score_as_alone(speech, noisy, model, write_wav):
+    clips = [speech, noisy * 1e-2, speech[: 3 * RATE] * 3e-3]
+    alone = [score(clip, RATE, model=model) for clip in clips]
+    paths = [write_wav(f"{i}.wav", clip, RATE, subtype="FLOAT") for i, clip in enumerate(clips)]
+    np.testing.assert_allclose(score(clips, RATE, model=model), alone, atol=1e-5)
+    np.testing.assert_allclose(score(paths, model=model), alone, atol=1e-5)
+
+
+def test_loudness_takes_the_loss_and_the_other_dimensions_none(speech, model):
+    one, two = (score(speech * gain, RATE, model=model, return_details=True) for gain in (5e-3, 2e-3))
+    assert two.dimensions.loudness < one.dimensions.loudness - 0.2
+    assert two.std < one.std
+    for name in ("noisiness", "coloration", "discontinuity"):
+        assert getattr(two.dimensions, name) == pytest.approx(getattr(one.dimensions, name), abs=1e-3)
+
+
+@pytest.mark.parametrize("gain", [1e-2, 1e-3, 1e-5])
+def test_gradients_are_finite_and_louder_is_better(speech, gain, model):
+    wav = torch.from_numpy(speech * np.float32(gain)).clamp(-1, 1)
+    wav[100] = 2e-4  # above what counts as silence
+    wav.requires_grad_()
+    score(wav, RATE, model=model).backward()
+    assert wav.grad.isfinite().all()
+    if gain == 1e-2:
+        assert (wav.grad * wav).sum() > 0
+
+
+@pytest.mark.parametrize("samples", [200, 1600])
+def test_the_shortest_clips_and_zeros_have_a_level(samples):
+    wav = torch.zeros(samples, requires_grad=True)
+    turned, share = turn_up(wav, 2000, -45.0)
+    (turned.sum() + share).backward()
+    assert share == 0
+    assert wav.grad.isfinite().all()
