@@ -63,6 +63,15 @@ def gain(baseline: Baseline) -> Finding:
     return " ", f"{_one(baseline, 0.1 * clip) - _one(baseline, clip):+.2f}"
 
 
+def turned_down(baseline: Baseline) -> Finding:
+    """Noisy speech (5 dB) 30 dB lower: it must not score higher, or enhancers learn to whisper."""
+    clip = speech()
+    noise = np.random.default_rng(0).standard_normal(len(clip)).astype(np.float32)
+    noisy = clip + noise * np.float32(np.sqrt(np.mean(clip**2) / 10**0.5))
+    change = _one(baseline, noisy * np.float32(10**-1.5)) - _one(baseline, noisy)
+    return ("+" if change < 0.1 else "-"), f"{change:+.2f}"
+
+
 def silence(baseline: Baseline) -> Finding:
     """4 s of zeros."""
     return _refusal(baseline, np.zeros(4 * RATE, np.float32))
@@ -184,8 +193,8 @@ def repeated(baseline: Baseline) -> Finding:
 PROBES: dict[str, Callable[[Baseline], Finding]] = {
     probe.__name__: probe
     for probe in (
-        padding, gain, silence, empty, short, brief, long, stereo, rates, nan, bounds, gradient, silent_gradient,
-        repeated,
+        padding, gain, turned_down, silence, empty, short, brief, long, stereo, rates, nan, bounds,
+        gradient, silent_gradient, repeated,
     )
 }  # fmt: skip
 

@@ -73,15 +73,12 @@ def test_loudness_takes_the_loss_and_the_other_dimensions_none(speech, model):
         assert getattr(two.dimensions, name) == pytest.approx(getattr(one.dimensions, name), abs=1e-3)
 
 
-@pytest.mark.parametrize("gain", [1e-2, 1e-3, 1e-5])
+@pytest.mark.parametrize("gain", [1e-1, 1e-2, 1e-3])
 def test_gradients_are_finite_and_louder_is_better(speech, gain, model):
-    wav = torch.from_numpy(speech * np.float32(gain)).clamp(-1, 1)
-    wav[100] = 2e-4  # above what counts as silence
-    wav.requires_grad_()
+    wav = torch.from_numpy(speech * np.float32(gain)).requires_grad_()
     score(wav, RATE, model=model).backward()
     assert wav.grad.isfinite().all()
-    if gain == 1e-2:
-        assert (wav.grad * wav).sum() > 0
+    assert (wav.grad * wav).sum() > 1e-3
 
 
 @pytest.mark.parametrize("samples", [200, 1600])
@@ -89,5 +86,5 @@ def test_the_shortest_clips_and_zeros_have_a_level(samples):
     wav = torch.zeros(samples, requires_grad=True)
     turned, share = turn_up(wav, 2000, -45.0)
     (turned.sum() + share).backward()
-    assert share == 0
+    assert 0 <= share < 1e-6
     assert wav.grad.isfinite().all()

@@ -17,6 +17,8 @@ COST_PER_DB = 1.5 / 93.2
 FRAME_SECONDS = 0.02
 ACTIVE_DB = 30.0
 """Frames within this distance of the loudest are speech, the others its pauses."""
+FADE = 0.1
+"""The last tenth of the range fades out, so that also the faintest clip has a gradient that says: louder."""
 
 
 def level_share(level_db: float) -> float:
@@ -51,5 +53,6 @@ def turn_up(signal: Tensor, sample_rate: int, floor_db: float) -> tuple[Tensor, 
         floor_db: Active level in dBFS; louder signals come back as they are, with a share of 1.
     """
     level_db = active_level_db(signal, sample_rate).clamp(max=floor_db)
-    left = (1 - COST_PER_DB * (QUIET_DB - level_db)).clamp(min=0)
+    left = 1 - COST_PER_DB * (QUIET_DB - level_db)
+    left = torch.where(left < FADE, FADE * torch.exp(left / FADE - 1), left)
     return signal * 10 ** ((floor_db - level_db) / 20), left / level_share(floor_db)
