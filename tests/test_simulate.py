@@ -17,7 +17,7 @@ from training.data.bandwidth import SIMULATION_RATE, measured_bandwidth_hz, wide
 from training.data.channel import band_limit
 from training.data.corpus import SAMPLE_RATE, change_rate
 from training.data.enhance import deep_filter
-from training.data.simulate import DEGRADATIONS, DELIVERY_RATES, Simulator
+from training.data.simulate import COUNT_PROBABILITIES, DEGRADATIONS, DELIVERY_RATES, Simulator
 from training.data.voices import change_speed, colour
 
 
@@ -122,6 +122,12 @@ def test_a_clip_is_always_the_same_and_no_two_are(simulator):
     assert np.array_equal(first.reference, again.reference)
     assert first.degraded.shape != other.degraded.shape or not np.array_equal(first.degraded, other.degraded)
     assert np.abs(first.degraded).max() <= 1.05  # resampling may overshoot a little
+
+
+def test_a_set_can_have_more_clean_clips(folders):
+    clips = [Simulator(**folders, clean_share=share).draw(1, 0) for share in (1.0, 0.0)]
+    assert [bool(clip.degradations) for clip in clips] == [False, True]
+    assert Simulator(**folders).count_probabilities == pytest.approx(COUNT_PROBABILITIES)
 
 
 def test_clips_come_at_all_rates_and_teachers_hear_16_khz(simulator):

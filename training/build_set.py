@@ -25,7 +25,7 @@ import soundfile as sf
 import torch
 from tqdm import tqdm
 
-from training.data.simulate import Simulator
+from training.data.simulate import COUNT_PROBABILITIES, Simulator
 from training.teachers import REFERENCE_LABEL, TEACHERS, Teachers
 
 COLUMNS = ["file", "talker", "condition", "seconds", *TEACHERS, REFERENCE_LABEL, "parameters"]
@@ -34,10 +34,10 @@ _simulator: Simulator
 _teachers: Teachers
 
 
-def _start_worker(speech: Sequence[str], noise: str, rooms: Sequence[str]) -> None:
+def _start_worker(speech: Sequence[str], noise: str, rooms: Sequence[str], clean_share: float) -> None:
     global _simulator, _teachers
     torch.set_num_threads(1)  # one process a core
-    _simulator, _teachers = Simulator(speech, noise, rooms), Teachers()
+    _simulator, _teachers = Simulator(speech, noise, rooms, clean_share=clean_share), Teachers()
 
 
 def build_shard(shard: int, folder: Path, seed: int, size: int) -> int:
@@ -73,6 +73,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--noise", required=True, help="folder of noise recordings")
     parser.add_argument("--rooms", required=True, nargs="+", help="files of room impulse responses")
     parser.add_argument("--clips", type=int, default=20000, help="rounded up to whole shards")
+    parser.add_argument(
+        "--clean-share",
+        type=float,
+        default=COUNT_PROBABILITIES[0],
+        help="of undamaged clips (default: %(default)s)",
+    )
     parser.add_argument("--shard-clips", type=int, default=100, help="the same in every run of a set")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
@@ -84,7 +90,7 @@ def main(arguments: list[str] | None = None) -> None:
     shards = range(-(-args.clips // args.shard_clips))
     missing = [s for s in shards if not (args.folder / f"{s:05d}").exists()]
     context = multiprocessing.get_context("spawn")
-    with context.Pool(args.workers, _start_worker, (args.speech, args.noise, args.rooms)) as pool:
+    with context.Pool(args.workers, _start_worker, (args.speech, args.noise, args.rooms, args.clean_share)) as pool:
         build = partial(build_shard, folder=args.folder, seed=args.seed, size=args.shard_clips)
         for _ in tqdm(pool.imap_unordered(build, missing), total=len(shards), initial=len(shards) - len(missing)):
             pass

@@ -70,6 +70,7 @@ class Simulator:
         rooms: Files of impulse responses.
         seconds: Shortest and longest clip.
         vary_voices: Change the speed and the colour of the clean speech (see `voices`).
+        clean_share: Share of clips without damage; the others keep their relative shares.
     """
 
     def __init__(
@@ -79,7 +80,10 @@ class Simulator:
         rooms: Sequence[str | Path],
         seconds: tuple[float, float] = SECONDS,
         vary_voices: bool = True,
+        clean_share: float = COUNT_PROBABILITIES[0],
     ) -> None:
+        damaged = np.array(COUNT_PROBABILITIES[1:])
+        self.count_probabilities = [clean_share, *(1 - clean_share) * damaged / damaged.sum()]
         responses = tuple(read_audio(Path(room), SIMULATION_RATE) for room in rooms)
         noises = Corpus.from_folder(noise, SIMULATION_RATE)
         self.material = Material(Corpus.from_folders(speech), noises, responses)
@@ -92,7 +96,7 @@ class Simulator:
         reference = widen(narrow, rng)
         material = replace(self.material, talker=talker)
         names, weights = list(DEGRADATIONS), np.array([w for _, w in DEGRADATIONS.values()])
-        count = int(rng.choice(len(COUNT_PROBABILITIES), p=COUNT_PROBABILITIES))
+        count = int(rng.choice(len(COUNT_PROBABILITIES), p=self.count_probabilities))
         chosen = sorted(rng.choice(len(names), count, replace=False, p=weights / weights.sum()))
         rate = int(rng.choice(list(DELIVERY_RATES), p=list(DELIVERY_RATES.values())))
         degraded, parameters = channel.set_level(reference, rng)
