@@ -49,38 +49,52 @@ def load_encoder(model: JSQAModel, checkpoint: str | Path) -> None:
 class FirstPlateau(lightning.Callback):
     """The paper's choice of the encoder: the first epoch after which the training loss has stopped falling.
 
-    Every epoch that lowers the loss by at least `min_delta` is saved over the one before; once `patience` epochs
-    in a row did not, the choice is made and nothing is saved any more.
+    Every epoch that lowers the mean loss by at least `min_delta` is saved over the one before; once `patience` epochs
+    in a row did not, the choice is made and nothing is saved any more. The mean is kept here, as Lightning's own begins
+    anew where an interrupted epoch goes on.
 
     Args:
         path: Where the chosen checkpoint goes.
-        monitor: The logged loss to watch.
         min_delta: What counts as falling.
         patience: How many epochs without it settle the choice.
         stop: Also end the training then.
     """
 
+    _STATE = ("lowest", "waited", "chosen_epoch", "loss_sum", "batches")
+
     def __init__(
         self,
         path: Path,
-        monitor: str = "train/loss_epoch",
         min_delta: float = 0.005,
         patience: int = 5,
         stop: bool = True,
     ) -> None:
-        self.path, self.monitor, self.min_delta, self.patience, self.stop = path, monitor, min_delta, patience, stop
+        self.path, self.min_delta, self.patience, self.stop = path, min_delta, patience, stop
         self.lowest, self.waited, self.chosen_epoch = float("inf"), 0, -1
+        self.loss_sum, self.batches = 0.0, 0
 
     @property
     def settled(self) -> bool:
         """Whether the choice is made."""
         return self.waited >= self.patience
 
+    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """There is nothing to do in a run that has settled before."""
+        trainer.should_stop = trainer.should_stop or (self.stop and self.settled)
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule, outputs: Any, batch: Any, batch_index: int
+    ) -> None:
+        """Count the loss of the batch."""
+        self.loss_sum, self.batches = self.loss_sum + float(outputs["loss"]), self.batches + 1
+
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Save, wait or settle."""
+        mean = torch.tensor(self.loss_sum / self.batches, device=trainer.strategy.root_device)
+        self.loss_sum, self.batches = 0.0, 0
         if self.settled:
             return
-        loss = float(trainer.callback_metrics[self.monitor])
+        loss = float(trainer.strategy.reduce(mean, reduce_op="mean"))
         if loss < self.lowest - self.min_delta:
             self.lowest, self.waited, self.chosen_epoch = loss, 0, trainer.current_epoch
             trainer.save_checkpoint(self.path, weights_only=False)
@@ -90,9 +104,9 @@ class FirstPlateau(lightning.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run has to know."""
-        return {"lowest": self.lowest, "waited": self.waited, "chosen_epoch": self.chosen_epoch}
+        return {name: getattr(self, name) for name in self._STATE}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where the interrupted run was."""
-        self.lowest, self.waited = state_dict["lowest"], state_dict["waited"]
-        self.chosen_epoch = state_dict["chosen_epoch"]
+        for name in self._STATE:
+            setattr(self, name, state_dict[name])

@@ -6,8 +6,8 @@
 An SVM on PESQ (and SI-SDR) of a pair, with the less noisy signal as reference, learns human judgements; see
 `training.data.jnd_human` for how the judged pairs are made again. Written are `<out>.md` with every figure,
 `<out>.csv` with a row for each judged pair, and `<out>.png` with the psychometric curves. The measured features
-are kept in the CSV file; a second run on the same judgements reads them from there (delete it after a change of the
-speech or the noise).
+are kept in the CSV file; a second run on the same judgements reads them from there, unless a pair of each noise that is
+measured again says that speech, noise or code have changed.
 
 Source: Fan and Williamson 2025 (JSQA), section 2.2.
 """
@@ -74,14 +74,20 @@ def measure(judgements: Sequence[Judgement], remake: Remake) -> pd.DataFrame:
     return table
 
 
-def kept_features(path: Path, judgements: Sequence[Judgement]) -> pd.DataFrame | None:
-    """The table that was measured before, if it is of these judgements; None otherwise."""
+def kept_features(path: Path, judgements: Sequence[Judgement], remake: Remake) -> pd.DataFrame | None:
+    """The table that was measured before, if it is of these judgements and of such pairs; None otherwise."""
     if not path.exists():
         return None
     table, wanted = pd.read_csv(path), pd.DataFrame(map(vars, judgements))
-    columns = ["noise", "low", "high", "talker", "excerpt"]
+    columns = ["noise", "low", "high", "talker", "excerpt", "different"]
+    wanted["different"] = wanted["different"].astype(int)
     if len(table) != len(wanted) or not table[columns].equals(wanted[columns].round(4)):
         print(f"{path} is of other judgements: measuring anew")
+        return None
+    first = table.groupby("noise").head(1).index  # a pair of each noise says whether it is still made in the same way
+    again = measure([judgements[i] for i in first], remake)
+    if not np.allclose(again[["pesq", "si_sdr"]], table.loc[first, ["pesq", "si_sdr"]], atol=1e-3, equal_nan=True):
+        print(f"{path} is of other speech, noise or code: measuring anew")
         return None
     print(f"features of {path}")
     return table
@@ -164,7 +170,7 @@ def main(arguments: list[str] | None = None) -> None:
     if args.calibrate:
         print(calibrate(possible, args.speech, args.noise, args.calibrate).to_string(index=False))
         return
-    table = kept_features(args.out.with_suffix(".csv"), possible)
+    table = kept_features(args.out.with_suffix(".csv"), possible, remake)
     if table is None:
         table = measure(possible, remake)
         table.round(4).to_csv(args.out.with_suffix(".csv"), index=False)

@@ -25,7 +25,8 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float = 1.0) -> Tensor:
     0.5514446...
     """
     embeddings = F.normalize(torch.cat([first, second]).float(), dim=1)
-    similarity = (embeddings @ embeddings.T / temperature).fill_diagonal_(-torch.inf)
+    with torch.autocast(embeddings.device.type, enabled=False):  # partners are so alike that 16 bits blur them
+        similarity = (embeddings @ embeddings.T / temperature).fill_diagonal_(-torch.inf)
     count = len(first)
     partner = torch.arange(2 * count, device=first.device).roll(count)
     return F.cross_entropy(similarity, partner)

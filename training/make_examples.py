@@ -20,7 +20,7 @@ TALKERS = {"german": "kerstin-de_rhasspy-0004.opus", "english": "librispeech-136
 
 def _pink_noise(snr_db: float) -> object:
     def add(speech: Signal, rng: np.random.Generator, _: Material) -> tuple[Signal, Parameters]:
-        added = at_snr(speech, additive.coloured_noise(rng, len(speech), 3.0), snr_db)
+        added = at_snr(speech, additive.coloured_noise(rng, len(speech), 3.0, SAMPLE_RATE), snr_db)
         return speech + added, {"noise": "pink", "snr_db": snr_db}
 
     return add

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from jsqa_metric import audio as au
 from jsqa_metric.bandwidth import bandwidth_gain, extend
-from jsqa_metric.level import turn_up
+from jsqa_metric.level import SLOPE_DB, active_level_db, frames_of, turn_up
 from jsqa_metric.model import DIMENSIONS, Dimensions, JSQAModel
 
 Path = str | os.PathLike[str]
@@ -30,6 +30,8 @@ T = TypeVar("T")
 
 BATCH_SIZE = 8
 """Windows scored at once by default: memory for about 100 s of audio."""
+PAUSE_DB = 40.0
+"""A window so far below the loudest one of its clip is a pause, and does not count."""
 _LOUDNESS = DIMENSIONS.index("loudness")
 
 
@@ -37,7 +39,8 @@ _LOUDNESS = DIMENSIONS.index("loudness")
 class WindowScore:
     """Score of one window of a clip; NaN where the window is silent.
 
-    `weight` is its share in the clip's mean, relative to the other windows with sound.
+    `weight` is its share in the clip's mean, relative to the other windows: less for one that adds little to the one
+    before, is silent in part, or is far quieter than the loudest.
     """
 
     start_s: float
@@ -89,6 +92,7 @@ class _Job:
     mos: float = math.nan
     std: float = math.nan
     dimensions: list[float] = field(default_factory=list)
+    level_db: float = math.nan
 
 
 @dataclass
@@ -98,15 +102,7 @@ class _Tally:
     duration_s: float = math.nan
     sample_rate: int | None = None
     reason: str | None = None
-    windows: list[WindowScore] = field(default_factory=list)
-    scores: list[Tensor] = field(default_factory=list)
-    weights: list[float] = field(default_factory=list)
-    stds: list[float] = field(default_factory=list)
-    dimensions: list[list[float]] = field(default_factory=list)
-
-    def mean(self, values: Sequence[float]) -> float:
-        """Mean over the windows with sound."""
-        return fmean(values, self.weights)
+    jobs: list[_Job] = field(default_factory=list)
 
 
 def _read_jobs(
@@ -132,36 +128,51 @@ def _score_windows(jobs: list[_Job], model: JSQAModel, device: torch.device) -> 
     read = [(job, job.signal.to(device)) for job in jobs if job.signal is not None]
     if not read:
         return
-    peaks = torch.stack([signal.detach().abs().amax() for _, signal in read]).tolist()  # NaN if any sample is
+    centred = [signal - signal.mean() for _, signal in read]  # an offset of the recorder is not to be heard
+    loudest = [torch.stack([s.detach().abs().amax() for s in signals]) for signals in ([s for _, s in read], centred)]
+    peaks, heard_peaks = (peak.tolist() for peak in loudest)  # NaN if any sample is
     for (job, _), peak in zip(read, peaks, strict=True):
         job.error = au.peak_error(peak)
-    sound = [pair for pair, peak in zip(read, peaks, strict=True) if not pair[0].error and peak >= au.SILENCE_PEAK]
+    sound = [
+        (job, signal)
+        for (job, _), signal, peak in zip(read, centred, heard_peaks, strict=True)
+        if not job.error and peak >= au.SILENCE_PEAK
+    ]
     if not sound:
         return
     signals, rates = [signal for _, signal in sound], [job.rate for job, _ in sound]
     # the trainer's mixed precision is not ours, nor the resampler's: a score does not depend on where it is computed
     with torch.autocast(device.type, enabled=False):
-        scores, stds, dimensions = _score_signals(signals, rates, model)
-    values = scores.detach().tolist(), stds.detach().tolist(), dimensions.detach().tolist()
-    for (job, _), score, mos, std, parts in zip(sound, scores.unbind(), *values, strict=True):
+        levels = torch.stack([active_level_db(s, rate) for s, rate in zip(signals, rates, strict=True)])
+        scores, stds, dimensions = _score_signals(signals, rates, levels, model)
+        audible = [_audible(signal.detach(), rate) for signal, rate in zip(signals, rates, strict=True)]
+    values = [t.detach().tolist() for t in (scores, stds, dimensions, levels, torch.stack(audible))]
+    for (job, _), score, mos, std, parts, level_db, share in zip(sound, scores.unbind(), *values, strict=True):
         if math.isnan(mos):  # weights that load but overflow: a reason in the row, and the other clips go on
             job.error = "the model gives NaN for it"
             continue
         job.score, job.mos, job.std, job.dimensions = score, mos, std, parts
+        job.level_db, job.weight = level_db, job.weight * share
 
 
-def _score_signals(signals: list[Tensor], rates: list[int], model: JSQAModel) -> tuple[Tensor, Tensor, Tensor]:
+def _audible(signal: Tensor, sample_rate: int) -> Tensor:
+    """Share of a window that is not silent."""
+    return (frames_of(signal, sample_rate).abs().amax(1) >= au.SILENCE_PEAK).float().mean()
+
+
+def _score_signals(
+    signals: list[Tensor], rates: list[int], levels: Tensor, model: JSQAModel
+) -> tuple[Tensor, Tensor, Tensor]:
     """What `predict_details` returns, with what the network does not hear: bandwidth, and levels below its floor."""
-    gains = torch.ones(len(signals), device=signals[0].device)
+    gains, shares = torch.ones_like(levels), torch.ones_like(levels)
     if model.config.limit_hz:
         gains = torch.stack([bandwidth_gain(s, rate) for s, rate in zip(signals, rates, strict=True)])
-    shares = torch.ones_like(gains)
     if model.config.floor_db:
-        raised = [turn_up(s, rate, model.config.floor_db) for s, rate in zip(signals, rates, strict=True)]
+        raised = [turn_up(s, level, model.config.floor_db) for s, level in zip(signals, levels, strict=True)]
         signals, shares = [signal for signal, _ in raised], torch.stack([share for _, share in raised])
     scores, stds, dimensions = model.predict_details(*_resample_batch(signals, rates, model.sample_rate))
     dimensions[:, _LOUDNESS] = extend(dimensions[:, _LOUDNESS], shares)
-    return extend(scores, gains * shares), stds * gains * shares, dimensions
+    return extend(scores, gains * shares), stds * gains, dimensions
 
 
 def _resample_batch(signals: list[Tensor], rates: list[int], rate: int) -> tuple[Tensor, Tensor]:
@@ -219,29 +230,34 @@ def iter_details(
             tally = tallies[job.clip]
             tally.reason = tally.reason or job.error
             if job.signal is not None:
-                tally.windows.append(WindowScore(*job.bounds_s, job.mos, job.weight))
-            if job.score is not None:
-                tally.scores.append(job.score)
-                tally.weights.append(job.weight)
-                tally.stds.append(job.std)
-                tally.dimensions.append(job.dimensions)
+                job.signal = None  # an hour of samples is not kept
+                tally.jobs.append(job)
             if job.final:
                 yield _finish(tallies.pop(job.clip), device)
 
 
+def _loud_enough(quieter_db: float) -> float:
+    """Weight of a window that is so much quieter than the loudest: none if it is a pause."""
+    return 1 / (1 + math.exp(min(50.0, (quieter_db - PAUSE_DB) / SLOPE_DB)))
+
+
 def _finish(tally: _Tally, device: torch.device) -> tuple[ScoreDetails, Tensor]:
     """Weighted mean of the windows with sound. One bad window (not finite, unreadable) spoils the clip."""
-    if tally.reason is None and not tally.scores:
+    heard = [job for job in tally.jobs if job.score is not None]
+    if tally.reason is None and not heard:
         tally.reason = f"silent: no sample reaches {20 * math.log10(au.SILENCE_PEAK):.0f} dB of full scale"
     score, mos, std = torch.tensor(math.nan, dtype=torch.float32, device=device), math.nan, math.nan
     dimensions = Dimensions()
+    loudest_db = max((job.level_db for job in heard), default=0.0)
+    for job in tally.jobs:
+        job.weight *= _loud_enough(loudest_db - job.level_db) if job.score is not None else 0.0
     if tally.reason is None:
-        weights = torch.tensor(tally.weights, dtype=torch.float32, device=device)
-        score = (torch.stack(tally.scores) * weights).sum() / weights.sum()
-        mos = tally.mean([window.mos for window in tally.windows if not math.isnan(window.mos)])
-        std = tally.mean(tally.stds)  # the errors of a clip's windows go together: averaging makes them no smaller
-        dimensions = Dimensions(*map(tally.mean, zip(*tally.dimensions, strict=True)))
-    details = ScoreDetails(
-        mos, tally.reason, tally.duration_s, tally.sample_rate, tuple(tally.windows), std, dimensions
-    )
-    return details, score
+        weights = [job.weight for job in heard]
+        factors = torch.tensor(weights, dtype=torch.float32, device=device)
+        score = (torch.stack([job.score for job in heard if job.score is not None]) * factors).sum() / factors.sum()
+        mos = fmean([job.mos for job in heard], weights)
+        std = fmean([job.std for job in heard], weights)  # a clip's errors go together: the mean makes them no smaller
+        parts = zip(*(job.dimensions for job in heard), strict=True)
+        dimensions = Dimensions(*(fmean(part, weights) for part in parts))
+    windows = tuple(WindowScore(*job.bounds_s, job.mos, job.weight) for job in tally.jobs)
+    return ScoreDetails(mos, tally.reason, tally.duration_s, tally.sample_rate, windows, std, dimensions), score

@@ -1,4 +1,4 @@
-"""What a low level costs listeners, also where it lies below all that a network has learned.
+"""How loud the sound of a clip is, and what a low level costs listeners.
 
 Computed rather than learned: speech far below the levels of the training set looked to the network like less and less
 noise, so that noisy clips gained by being turned down.
@@ -14,45 +14,55 @@ QUIET_DB = -32.0
 """Below this active level (dBFS) speech is too quiet to be left alone: 6 dB under the nominal -26."""
 COST_PER_DB = 1.5 / 93.2
 """ITU-T G.107: the basic signal-to-noise ratio Ro loses 1.5 per dB of loudness rating, of 93.2 in all."""
-FRAME_SECONDS = 0.02
-ACTIVE_DB = 30.0
-"""Frames within this distance of the loudest are speech, the others its pauses."""
 FADE = 0.1
 """The last tenth of the range fades out, so that also the faintest clip has a gradient that says: louder."""
+FRAME_SECONDS = 0.02
+BURST_FRAMES = 8
+"""What lasts less long than this (0.16 s) is a click, and no measure of the level."""
+ACTIVE_DB = 30.0
+"""Frames within this distance of the loudest, but for clicks, are sound; the others are its pauses."""
+SLOPE_DB = 2.0
+"""From sound to pause is gradual, so that no level jumps."""
 
 
-def level_share(level_db: float) -> float:
-    """What a level leaves of the range from bad to excellent.
+def level_share(level_db: Tensor) -> Tensor:
+    """What active levels in dBFS leave of the range from bad to excellent.
 
-    >>> level_share(-26.0)
-    1.0
+    >>> level_share(torch.tensor([-26.0, -32.0]))
+    tensor([1., 1.])
     """
-    return max(0.0, 1 - COST_PER_DB * max(0.0, QUIET_DB - level_db))
+    left = 1 - COST_PER_DB * (QUIET_DB - level_db).clamp(min=0)
+    return torch.where(left < FADE, FADE * torch.exp(left / FADE - 1), left)
+
+
+def frames_of(signal: Tensor, sample_rate: int) -> Tensor:
+    """Frames of 20 ms, the last one filled with zeros: `(time,)` to `(frames, samples)`."""
+    size = round(FRAME_SECONDS * sample_rate)
+    return F.pad(signal, (0, -len(signal) % size)).unfold(0, size, size)
 
 
 def active_level_db(signal: Tensor, sample_rate: int) -> Tensor:
-    """Level of the frames with sound, in dBFS; an offset of the recorder (DC) does not count. Differentiable.
+    """Level in dBFS of the sound of a clip, without its pauses; a click does not change it. Differentiable.
 
     Args:
-        signal: `(time,)`, full scale ±1.
+        signal: `(time,)`, full scale ±1, without offset (DC).
         sample_rate: In Hz.
     """
-    size = round(FRAME_SECONDS * sample_rate)
-    frames = F.pad(signal - signal.mean(), (0, max(0, size - len(signal)))).unfold(0, size, size)
-    power = frames.square().mean(1)
-    active = power.detach() >= power.detach().amax() * 10 ** (-ACTIVE_DB / 10)
-    return 10 * torch.log10((power * active).sum() / active.sum() + 1e-20)
+    levels_db = 10 * torch.log10(frames_of(signal, sample_rate).square().mean(1) + 1e-12)
+    loud_db = levels_db.topk(min(BURST_FRAMES, (len(levels_db) + 1) // 2)).values[-1]
+    sound = torch.sigmoid((levels_db - loud_db + ACTIVE_DB) / SLOPE_DB)
+    power = 10 ** (torch.minimum(levels_db, loud_db) / 10)
+    return 10 * torch.log10((sound * power).sum() / sound.sum())
 
 
-def turn_up(signal: Tensor, sample_rate: int, floor_db: float) -> tuple[Tensor, Tensor]:
+def turn_up(signal: Tensor, level_db: Tensor, floor_db: float) -> tuple[Tensor, Tensor]:
     """The signal at no less than a level, and what its own level leaves of the MOS that it has there (0 to 1).
 
     Args:
-        signal: `(time,)`, full scale ±1.
-        sample_rate: In Hz.
-        floor_db: Active level in dBFS; louder signals come back as they are, with a share of 1.
+        signal: `(time,)`.
+        level_db: Its active level in dBFS.
+        floor_db: Louder signals come back as they are, with a share of 1.
     """
-    level_db = active_level_db(signal, sample_rate).clamp(max=floor_db)
-    left = 1 - COST_PER_DB * (QUIET_DB - level_db)
-    left = torch.where(left < FADE, FADE * torch.exp(left / FADE - 1), left)
-    return signal * 10 ** ((floor_db - level_db) / 20), left / level_share(floor_db)
+    level_db = level_db.clamp(max=floor_db)
+    share = level_share(level_db) / level_share(level_db.new_tensor(floor_db))
+    return signal * 10 ** ((floor_db - level_db) / 20), share

@@ -34,10 +34,12 @@ class Material:
         return widen(speech, rng)[:samples]
 
 
-def coloured_noise(rng: np.random.Generator, samples: int, slope_db_per_octave: float) -> Signal:
-    """Gaussian noise with a power spectrum that falls by the slope (0 white, 3 pink, 6 brown)."""
+def coloured_noise(
+    rng: np.random.Generator, samples: int, slope_db_per_octave: float, sample_rate: int = SIMULATION_RATE
+) -> Signal:
+    """Gaussian noise with a power spectrum that falls by the slope above 20 Hz (0 white, 3 pink, 6 brown)."""
     spectrum = np.fft.rfft(rng.standard_normal(samples))
-    frequency = np.maximum(np.arange(len(spectrum)) / samples * SIMULATION_RATE, 20)
+    frequency = np.maximum(np.arange(len(spectrum)) / samples * sample_rate, 20)
     return np.fft.irfft(spectrum * (frequency / 1000) ** (-slope_db_per_octave / 6.02), samples).astype(np.float32)
 
 

@@ -135,6 +135,6 @@ class Remake:
             start = int(rng.integers(len(self._recorded[kind]) - samples + 1))
             noise = self._recorded[kind][start : start + samples]
         else:
-            noise = coloured_noise(rng, samples, SLOPES_DB[kind])
+            noise = coloured_noise(rng, samples, SLOPES_DB[kind], SAMPLE_RATE)
         rms = np.sqrt(np.mean(noise.astype(np.float64) ** 2))
         return (noise * (10 ** (self.noise_rms_db / 20) / rms)).astype(np.float32)

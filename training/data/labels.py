@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from jsqa_metric.bandwidth import bandwidth_share
@@ -85,7 +86,7 @@ class LabelledClip:
     @property
     def level_share(self) -> float:
         """What the level leaves of the range of MOS."""
-        return level_share(self.level_db)
+        return level_share(torch.tensor(self.level_db)).item()
 
     def share(self, top_hz: float) -> float:
         """What level and bandwidth, as far as a model hears that goes up to `top_hz`, leave of the range of MOS."""
