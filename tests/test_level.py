@@ -109,12 +109,14 @@ def test_neither_an_offset_nor_a_click_raises_a_score(noisy, model):
 
 def test_stretches_of_silence_and_hiss_do_not_count(speech, model):
     clip = np.tile(speech, 12)[: 22 * RATE]
+    clip[-RATE // 10 :] *= np.linspace(1, 0, RATE // 10, dtype=np.float32)
     expected = score(clip, RATE, model=model)
-    silence = np.zeros(18 * RATE, np.float32)
+    silence, tick = np.zeros(18 * RATE, np.float32), np.zeros(18 * RATE, np.float32)
+    tick[RATE // 2] = 2e-4  # in a window that is silent otherwise
     hiss = 1e-4 * np.random.default_rng(0).standard_normal(30 * RATE).astype(np.float32)
-    one_sample_more = np.concatenate([np.tile(speech, 12)[: 22 * RATE + 1], silence])
-    assert score(np.concatenate([clip, silence]), RATE, model=model) == pytest.approx(expected, abs=0.1)
-    assert score(one_sample_more, RATE, model=model) == pytest.approx(expected, abs=0.1)
+    silent = score(np.concatenate([clip, silence]), RATE, model=model)
+    assert silent == pytest.approx(expected, abs=0.15)
+    assert score(np.concatenate([clip, tick]), RATE, model=model) == pytest.approx(silent, abs=0.03)
     longer = score(np.concatenate([clip, hiss]), RATE, model=model, return_details=True)
     assert longer.mos == pytest.approx(expected, abs=0.15)
     assert longer.windows[-1].weight < 0.2

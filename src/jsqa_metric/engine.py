@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from jsqa_metric import audio as au
 from jsqa_metric.bandwidth import bandwidth_gain, extend
-from jsqa_metric.level import SLOPE_DB, active_level_db, frames_of, turn_up
+from jsqa_metric.level import ACTIVE_DB, SLOPE_DB, active_level_db, frames_of, offset, turn_up
 from jsqa_metric.model import DIMENSIONS, Dimensions, JSQAModel
 
 Path = str | os.PathLike[str]
@@ -30,8 +30,6 @@ T = TypeVar("T")
 
 BATCH_SIZE = 8
 """Windows scored at once by default: memory for about 100 s of audio."""
-PAUSE_DB = 40.0
-"""A window so far below the loudest one of its clip is a pause, and does not count."""
 _LOUDNESS = DIMENSIONS.index("loudness")
 
 
@@ -128,7 +126,7 @@ def _score_windows(jobs: list[_Job], model: JSQAModel, device: torch.device) -> 
     read = [(job, job.signal.to(device)) for job in jobs if job.signal is not None]
     if not read:
         return
-    centred = [signal - signal.mean() for _, signal in read]  # an offset of the recorder is not to be heard
+    centred = [signal - offset(signal) for _, signal in read]
     loudest = [torch.stack([s.detach().abs().amax() for s in signals]) for signals in ([s for _, s in read], centred)]
     peaks, heard_peaks = (peak.tolist() for peak in loudest)  # NaN if any sample is
     for (job, _), peak in zip(read, peaks, strict=True):
@@ -237,8 +235,8 @@ def iter_details(
 
 
 def _loud_enough(quieter_db: float) -> float:
-    """Weight of a window that is so much quieter than the loudest: none if it is a pause."""
-    return 1 / (1 + math.exp(min(50.0, (quieter_db - PAUSE_DB) / SLOPE_DB)))
+    """Weight of a window that is so much quieter than the loudest: none if it is a pause, as for frames."""
+    return 1 / (1 + math.exp(min(50.0, (quieter_db - ACTIVE_DB) / SLOPE_DB)))
 
 
 def _finish(tally: _Tally, device: torch.device) -> tuple[ScoreDetails, Tensor]:

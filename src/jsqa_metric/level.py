@@ -16,6 +16,10 @@ COST_PER_DB = 1.5 / 93.2
 """ITU-T G.107: the basic signal-to-noise ratio Ro loses 1.5 per dB of loudness rating, of 93.2 in all."""
 FADE = 0.1
 """The last tenth of the range fades out, so that also the faintest clip has a gradient that says: louder."""
+OFFSET_STEP = 7
+"""The median is that of every seventh sample, which is soon found."""
+OFFSET_RANGE = (0.05, 0.1)
+"""An offset counts from here to there, relative to the RMS of the signal."""
 FRAME_SECONDS = 0.02
 BURST_FRAMES = 8
 """What lasts less long than this (0.16 s) is a click, and no measure of the level."""
@@ -33,6 +37,20 @@ def level_share(level_db: Tensor) -> Tensor:
     """
     left = 1 - COST_PER_DB * (QUIET_DB - level_db).clamp(min=0)
     return torch.where(left < FADE, FADE * torch.exp(left / FADE - 1), left)
+
+
+def offset(signal: Tensor) -> Tensor:
+    """The offset (DC) that a recorder added to all of a signal `(time,)`, which nobody hears.
+
+    It is what mean and median agree on: one-sided waveforms have a mean too, and square ones a median. One that is
+    small beside the signal does no harm and stays, so that zeros between sounds stay zeros.
+    """
+    mean, median = signal.mean(), signal[::OFFSET_STEP].median()
+    common = torch.where(mean.abs() < median.abs(), mean, median) * (mean * median > 0)
+    rms = (signal.detach() - mean.detach()).square().mean().sqrt()
+    relative = common.detach().abs() / rms.clamp(min=1e-12)
+    low, high = OFFSET_RANGE
+    return common * ((relative - low) / (high - low)).clamp(0, 1)
 
 
 def frames_of(signal: Tensor, sample_rate: int) -> Tensor:
