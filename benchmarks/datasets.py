@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import soundfile as sf
 
 from jsqa_metric.model import MOS_RANGE
 
@@ -93,6 +94,11 @@ def _check(rated: RatedSet) -> None:
     missing = [path for path in files if not path.is_file()]
     if missing:
         raise ValueError(f"{rated.name}: {len(missing)} of {len(files)} files are missing, first {missing[0]}")
+    for path in files:
+        try:
+            sf.info(path)
+        except sf.SoundFileError as error:
+            raise ValueError(f"{rated.name}: {path} is no audio file that can be read: {error}") from error
     seen: set[Path] = set()
     for clip in rated.clips:
         if clip.path in seen:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from training.checkpoints import FirstPlateau, load_encoder, read_model
 from training.data.modules import RatedSet
 from training.data.readers import open_rated
 from training.finetune import ContrastiveRegression, FineTuning
+from training.logs import read_log
 from training.losses import nt_xent
 from training.pretrain import Pretraining
 from training.projection import NonMatching, projection_head
@@ -233,26 +235,62 @@ def test_projection_head_is_in_the_loss(corpora):
 def test_first_plateau_takes_the_first_epoch_after_which_the_loss_stopped_falling(tmp_path):
     class FakeTrainer:
         should_stop, saved = False, None
+        strategy = SimpleNamespace(root_device="cpu", reduce=lambda mean, reduce_op: mean)
 
-        def __init__(self, epoch: int, loss: float) -> None:
-            self.current_epoch, self.callback_metrics = epoch, {"train/loss_epoch": torch.tensor(loss)}
+        def __init__(self, epoch: int) -> None:
+            self.current_epoch = epoch
 
         def save_checkpoint(self, path, weights_only):
             self.saved = path
 
+    def resumed(rule):
+        new = FirstPlateau(tmp_path / "best.ckpt", min_delta=0.01, patience=3)
+        new.load_state_dict(rule.state_dict())
+        return new
+
     rule = FirstPlateau(tmp_path / "best.ckpt", min_delta=0.01, patience=3)
     saved, stopped = [], []
     for epoch, loss in enumerate([2.0, 1.5, 1.2, 1.195, 1.21, 1.192, 0.5]):
-        if epoch == 4:  # as after an interruption
-            state, rule = rule.state_dict(), FirstPlateau(tmp_path / "best.ckpt", min_delta=0.01, patience=3)
-            rule.load_state_dict(state)
-        trainer = FakeTrainer(epoch, loss)
+        trainer = FakeTrainer(epoch)
+        for batch in (loss - 0.3, loss + 0.3):
+            rule.on_train_batch_end(trainer, None, {"loss": torch.tensor(batch)}, None, 0)
+            rule = resumed(rule) if epoch in (1, 4) else rule  # also in the middle of an epoch
         rule.on_train_epoch_end(trainer, None)
         saved += [epoch] if trainer.saved else []
         stopped += [epoch] if trainer.should_stop else []
     assert saved == [0, 1, 2]
     assert stopped == [5]
     assert rule.chosen_epoch == 2
+    again = FakeTrainer(7)
+    resumed(rule).on_train_start(again, None)
+    assert again.should_stop  # nothing is left to do
+
+
+def test_a_run_too_short_to_be_validated_keeps_its_last_weights(rated, corpora, tmp_path, capsys):
+    recipe = recipe_for("jsqa_finetune", "spectrogram", rated, corpora, max_epochs=-1)
+    recipe["trainer"] |= {"max_steps": 1, "val_check_interval": 3, "num_sanity_val_steps": 0}
+    best = train(recipe, tmp_path)
+    assert "the last weights" in capsys.readouterr().out
+    kept = weights(tmp_path / "last.ckpt")
+    assert all(torch.equal(kept[name], value) for name, value in weights(best).items())
+
+
+def test_an_interrupted_run_keeps_its_log(rated, corpora, tmp_path):
+    recipe = recipe_for("jsqa_finetune", "spectrogram", rated, corpora, max_epochs=1)
+    for epochs in (1, 2):
+        recipe["trainer"]["max_epochs"] = epochs
+        train(recipe, tmp_path)
+    epochs = read_log(tmp_path).dropna(subset=["valid/pcc"])["epoch"]
+    assert epochs.tolist() == [0, 1]
+    assert list((tmp_path / "tensorboard").rglob("events*"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"), [({"traner": {}}, "unknown entries in the recipe: traner"), ({"average": 1.0}, "`average`")]
+)
+def test_recipes_with_mistakes_are_errors(change, message, rated, corpora, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        train(recipe_for("jsqa_finetune", "spectrogram", rated, corpora, max_epochs=1) | change, tmp_path)
 
 
 def test_errors_say_what_to_do(tmp_path):

@@ -88,6 +88,7 @@ def test_reads_voicemos(tmp_path):
         ("file,mos\na.wav,2\na.wav,4\n", "rated twice"),
         ("file,mos\na.wav,85\n", "expected a MOS from 1 to 5"),
         ("file,mos,reference\na.wav,2,clean.wav\n", "missing, first .*clean.wav"),
+        ("file,mos\nlabels.csv,2\n", "labels.csv is no audio file"),
     ],
 )
 def test_bad_sets_say_why(tmp_path, content, message):

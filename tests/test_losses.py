@@ -33,6 +33,14 @@ def test_nt_xent_is_what_simclr_defines(temperature):
     assert nt_xent(torch.eye(4), torch.eye(4), 0.01).item() == pytest.approx(0, abs=1e-6)
 
 
+def test_nt_xent_is_as_exact_in_mixed_precision():
+    first = torch.nn.functional.normalize(torch.randn(8, 16, generator=torch.Generator().manual_seed(0)), dim=1)
+    second = first + 0.01 * torch.randn(8, 16, generator=torch.Generator().manual_seed(1))
+    expected = nt_xent(first, second, 0.05)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert nt_xent(first, second, 0.05) == pytest.approx(expected.item(), rel=1e-6)
+
+
 @pytest.mark.parametrize("margin", [None, 0.0, 0.3])
 def test_contrastive_regression_over_all_triplets(margin):
     rng = np.random.default_rng(1)

@@ -42,6 +42,18 @@ def test_compute_is_the_mean_of_score(batch):
     torch.testing.assert_close(every.compute(), expected, atol=1e-5, rtol=0)
 
 
+def test_all_scores_are_kept_without_their_graph(batch):
+    metric = JSQAMetric(RATE, reduction="none")
+    for _ in range(2):
+        wav = batch.clone().requires_grad_()
+        value = metric(wav)
+        value.sum().backward()
+        assert wav.grad.abs().max() > 0
+    assert not any(kept.requires_grad for kept in metric.scores)
+    assert metric.compute().shape == (6,)
+    assert not metric.compute().requires_grad
+
+
 def test_padded_batches_score_as_their_clips(batch):
     lengths = torch.tensor([40000, 20000, 9000])
     padded = batch.clone()

@@ -115,6 +115,15 @@ def test_what_is_missing_and_where_to_get_it(read, published, tmp_path):
     assert str(tmp_path) in str(caught.value)
 
 
+def test_a_table_that_does_not_fit_its_folder_is_an_error(tmp_path):
+    (tmp_path / "files.csv").write_text("name,speaker\na.wav,1\n")
+    with pytest.raises(ValueError, match="lacks the column file; it has name, speaker"):
+        open_corpus(tmp_path)
+    (tmp_path / "files.csv").write_text("file,speaker\na.wav,1\n")
+    with pytest.raises(FileNotFoundError, match=r"1 of 1 files of .*files.csv are missing, first a.wav"):
+        open_corpus(tmp_path)
+
+
 def test_partly_missing_corpora(libri_root, chime_root, nisqa_root):
     with pytest.raises(FileNotFoundError, match="channels there: 1, 5"):
         chime3(chime_root, channel=2)

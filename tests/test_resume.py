@@ -87,6 +87,17 @@ def test_resume_scores_a_new_file_at_an_old_path(capsys, tmp_path, monkeypatch):
     assert row["mos"] == pytest.approx(score("a.flac"), abs=1e-4)
 
 
+def test_resume_scores_a_file_that_was_written_anew_with_the_same_length(capsys, tmp_path, speech, noisy):
+    path, report = tmp_path / "a.wav", tmp_path / "r.csv"
+    sf.write(path, speech, 16000)
+    assert run(capsys, path, "-o", report)[0] == 0
+    os.utime(report, ns=(0, 0))
+    sf.write(path, noisy[: len(speech)], 16000)
+    assert run(capsys, path, "-o", report, "--resume")[0] == 0
+    (row,) = read_report(report)
+    assert row["mos"] == pytest.approx(score(path), abs=1e-4)
+
+
 def test_resume_does_not_mix_the_scores_of_two_channels(capsys, tmp_path):
     arguments = [EXAMPLES / "english_clean.flac", "-o", tmp_path / "r.csv"]
     assert run(capsys, *arguments)[0] == 0

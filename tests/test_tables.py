@@ -56,6 +56,9 @@ def test_the_grid_is_run_once_reported_and_not_mixed_with_other_settings(command
     assert "2 steps of 8 clips" in page
     assert "±" in page
     assert (tmp_path / "out" / "tables_amounts.png").stat().st_size > 1000
+    learning = pd.read_csv(tmp_path / "out" / "tables_learning.csv")
+    assert set(learning["pretraining"]) == set(PRETRAINING)
+    assert learning["step"].max() > 0
     monkeypatch.setattr(tables, "finetune", None)  # what is there is not done again
     tables.main(command)
     with pytest.raises(ValueError, match="other settings"):

@@ -121,7 +121,7 @@ def test_a_run_starts_from_all_weights_of_another_and_keeps_their_mean(labelled_
     content = torch.load(third, weights_only=True)
     mean, last = content["state_dict"], content["current_model_state"]
     assert any(not torch.equal(mean[name], last[name]) for name in mean)
-    with pytest.raises(RuntimeError, match="size mismatch"):
+    with pytest.raises(ValueError, match="holds another model"):
         train.train(recipe(labelled_set[0], f"start={first}", "module.model.width=8"), tmp_path / "fourth")
 
 

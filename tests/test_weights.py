@@ -14,7 +14,7 @@ from conftest import ROOT, small_model
 from safetensors.torch import load_file, save_file
 
 from jsqa_metric import JSQAModel, ModelConfig, available_models, load_model, score
-from jsqa_metric.hub import _load, read_folder, write_folder
+from jsqa_metric.hub import _load, identity, read_folder, write_folder
 
 EMBEDDED = ROOT / "src" / "jsqa_metric" / "weights" / "default"
 
@@ -111,6 +111,23 @@ TAMPERINGS = {
     "no json": (lambda f: (f / "config.json").write_text("{"), "no configuration"),
     "a list": (lambda f: (f / "config.json").write_text("[]"), "no configuration"),
 }
+
+
+def test_a_single_bit_that_has_changed_is_found(folder):
+    path = folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="they have changed since they were saved"):
+        load_model(folder)
+
+
+def test_the_identity_of_a_model_is_that_of_weights_and_configuration(folder):
+    before = identity(load_model(folder))
+    assert before == identity(load_model(folder))
+    _edit_config(folder, floor_db=-50)
+    _load.cache_clear()
+    assert identity(load_model(folder)) != before
 
 
 @pytest.mark.parametrize("kind", TAMPERINGS)

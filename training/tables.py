@@ -34,16 +34,18 @@ from training.checkpoints import read_model
 from training.data.labelled import collate
 from training.data.modules import RatedSet, simulated_as_rated
 from training.data.readers import RatedClip, open_rated
+from training.logs import read_log
 from training.train import train, train_once
 
 ENCODERS: dict[str, dict[str, Any]] = {
     "spectrogram": {"encoder": "spectrogram", "width": 32, "channels": 128, "layers": 2},
-    "waveform8": {"encoder": "waveform", "width": 8},
-    "waveform16": {"encoder": "waveform", "width": 16},
-    "waveform64": {"encoder": "waveform", "width": 64},
+    "waveform8": {"encoder": "waveform", "width": 8, "dropout": 0.0},
+    "waveform16": {"encoder": "waveform", "width": 16, "dropout": 0.0},
+    "waveform64": {"encoder": "waveform", "width": 64, "dropout": 0.0},
     "toy": {"encoder": "spectrogram", "width": 4, "channels": 16, "layers": 1},
 }
 PRETRAINING = ("none", "jnd", "jnd+projection")
+LEARNING = ["step", "valid/pcc", "valid/rmse"]
 MEASURES = ("pcc", "srcc", "rmse", "mae", "rmse_mapped")
 SELECT, REPORT = (0, 2), (1, 2)
 """Clips of the simulated validation set that choose checkpoints, and those that are reported: every second one."""
@@ -190,13 +192,24 @@ def run_grid(args: argparse.Namespace) -> None:
         (args.runs / cell.name / "last.ckpt").unlink(missing_ok=True)
         agreement = {name: evaluate(model, rated) for name, rated in sets.items()}
         common = asdict(cell) | {"seconds": f"{time.monotonic() - start:.0f}", "settings": settings(args)}
-        new = not table.exists()
-        with table.open("a", newline="") as handle:
-            writer = csv.DictWriter(handle, [*asdict(cell), "set", *MEASURES, "seconds", "settings"])
-            if new:
-                writer.writeheader()
-            for name, values in agreement.items():
-                writer.writerow(common | {"set": name} | {key: f"{value:.4f}" for key, value in values.items()})
+        log = read_log(args.runs / cell.name).dropna(subset=["valid/pcc"])
+        _append(learning_table(args.out), [asdict(cell) | row for row in log[LEARNING].round(4).to_dict("records")])
+        rounded = {name: {key: f"{value:.4f}" for key, value in values.items()} for name, values in agreement.items()}
+        _append(table, [common | {"set": name} | values for name, values in rounded.items()])
+
+
+def learning_table(out: Path) -> Path:
+    """Where the learning curves of the runs are kept: without them, figure 5 would need the runs' own logs."""
+    return out.with_name(f"{out.name}_learning.csv")
+
+
+def _append(table: Path, rows: list[dict[str, Any]]) -> None:
+    new = not table.exists()
+    with table.open("a", newline="") as handle:
+        writer = csv.DictWriter(handle, list(rows[0]))
+        if new:
+            writer.writeheader()
+        writer.writerows(rows)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -228,7 +241,7 @@ def main(arguments: list[str] | None = None) -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     if not args.report_only:
         run_grid(args)
-    write_tables(args.out, args.runs)
+    write_tables(args.out)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import pandas as pd
 from scipy.stats import t as student_t
 
 from training.report import markdown, provenance, this_command
-from training.tables import MEASURES, PRETRAINING, Cell
+from training.tables import MEASURES, PRETRAINING, learning_table
 
 
 def interval(values: pd.Series) -> float:
@@ -75,19 +75,16 @@ def plot_amounts(rows: pd.DataFrame, path: Path) -> None:
     plt.close(figure)
 
 
-def plot_learning(rows: pd.DataFrame, runs: Path, path: Path) -> None:
+def plot_learning(rows: pd.DataFrame, path: Path) -> None:
     """Figure 5: PCC and RMSE on the selecting half of the validation set during fine-tuning, mean over the seeds."""
     encoders = sorted(rows["encoder"].unique())
     figure, axes = plt.subplots(2, len(encoders), figsize=(5 * len(encoders), 6), squeeze=False, sharex=True)
     for j, encoder in enumerate(encoders):
-        clips = int(rows[rows["encoder"] == encoder]["clips"].max())
+        part = rows[rows["encoder"] == encoder]
+        clips = int(part["clips"].max())
         for how in PRETRAINING:
-            seeds = rows[(rows["encoder"] == encoder) & (rows["pretraining"] == how)]["seed"].unique()
-            logs = [runs / Cell(encoder, how, clips, int(seed)).name / "csv" / "metrics.csv" for seed in seeds]
-            curves = [pd.read_csv(log).dropna(subset=["valid/pcc"]) for log in logs if log.exists()]
-            if not curves:
-                continue
-            mean = pd.concat(curves).groupby("step")[["valid/pcc", "valid/rmse"]].mean()
+            runs = part[(part["clips"] == clips) & (part["pretraining"] == how)]
+            mean = runs.groupby("step")[["valid/pcc", "valid/rmse"]].mean()
             for i, column in enumerate(mean):
                 axes[i, j].plot(mean.index, mean[column], "o-", label=how, markersize=3)
                 axes[i, j].set(ylabel=str(column), title=f"{encoder}, {clips} clips")
@@ -99,12 +96,12 @@ def plot_learning(rows: pd.DataFrame, runs: Path, path: Path) -> None:
     plt.close(figure)
 
 
-def write_tables(out: Path, runs: Path) -> None:
-    """Write `<out>.md`, `<out>_amounts.png` and `<out>_learning.png` from `<out>.csv`."""
+def write_tables(out: Path) -> None:
+    """Write `<out>.md`, `<out>_amounts.png` and `<out>_learning.png` from `<out>.csv` and `<out>_learning.csv`."""
     rows = pd.read_csv(out.with_suffix(".csv"))
     amounts, learning = (out.with_name(f"{out.name}_{what}.png") for what in ("amounts", "learning"))
     plot_amounts(rows, amounts)
-    plot_learning(rows, runs, learning)
+    plot_learning(pd.read_csv(learning_table(out)), learning)
     hours = rows.groupby(["encoder", "pretraining", "clips", "seed"])["seconds"].max().sum() / 3600
     parts = [
         "# Tables 1 and 2 of the JSQA paper, on free data",

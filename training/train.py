@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,14 @@ import lightning
 import torch
 import yaml
 from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from training.checkpoints import read_model
 from training.data.labelled import LabelledData
 from training.data.loading import SeedSteps
 from training.data.modules import JndPairData, RatedData
 from training.finetune import ContrastiveRegression, FineTuning
+from training.logs import csv_logger
 from training.pretrain import Pretraining
 from training.regression import Regression
 
@@ -38,6 +40,9 @@ TASKS: dict[str, tuple[type[lightning.LightningModule], type[lightning.Lightning
     "scoreq": (ContrastiveRegression, RatedData),
 }
 """What a recipe can ask for: the Lightning module and the data it learns from."""
+
+SECTIONS = {"task", "seed", "data", "module", "trainer", "start", "average"}
+"""What a recipe may have."""
 
 SAVE_EVERY_STEPS = 200
 """How often `last.ckpt` is written, besides the end of each epoch."""
@@ -59,8 +64,8 @@ def read_recipe(path: str | Path, changes: list[str]) -> dict[str, Any]:
         for section in sections:
             place = place.setdefault(section, {})
         place[name] = yaml.safe_load(value)
-        if re.fullmatch(r"[+-]?\d+e[+-]?\d+", value):
-            place[name] = float(value)  # YAML takes 1e-3 for text
+        if re.fullmatch(r"[+-]?[\d.]+[eE][+-]?\d+", value):
+            place[name] = float(value)  # YAML takes 1e-3 and 1.5e3 for text
     return recipe
 
 
@@ -73,6 +78,12 @@ def train(recipe: dict[str, Any], out: Path) -> Path:
     task = recipe.get("task", "regression")
     if task not in TASKS:
         raise ValueError(f"`task` must be one of {sorted(TASKS)}, got {task!r}")
+    if unknown := sorted(set(recipe) - SECTIONS):
+        raise ValueError(
+            f"unknown entries in the recipe: {', '.join(unknown)}; it may have {', '.join(sorted(SECTIONS))}"
+        )
+    if not 0 <= (recipe.get("average") or 0) < 1:
+        raise ValueError(f"`average` must be a decay from 0 to below 1, got {recipe['average']!r}")
     keep_recipe(recipe, out)
     module_type, data_type = TASKS[task]
     lightning.seed_everything(recipe["seed"], verbose=False)
@@ -81,7 +92,10 @@ def train(recipe: dict[str, Any], out: Path) -> Path:
     data = data_type(**{"seed": recipe["seed"], **recipe["data"]})
     best, resume = out / "best.ckpt", out / "last.ckpt"
     if recipe.get("start") and not resume.exists():
-        module.model.load_state_dict(read_model(recipe["start"]).state_dict())
+        other = read_model(recipe["start"])
+        if replace(other.config, floor_db=0) != replace(module.model.config, floor_db=0):  # which is not learned
+            raise ValueError(f"{recipe['start']} holds another model, {other.config}, than the recipe's")
+        module.model.load_state_dict(other.state_dict())
     average = [EMAWeightAveraging(decay=recipe["average"])] if recipe.get("average") else []
     last = [
         ModelCheckpoint(out, filename="last", enable_version_counter=False, **when)
@@ -90,10 +104,13 @@ def train(recipe: dict[str, Any], out: Path) -> Path:
     trainer = lightning.Trainer(
         default_root_dir=out,
         callbacks=[SeedSteps(recipe["seed"]), *average, module.best_checkpoint(best), *last, LearningRateMonitor()],
-        logger=[CSVLogger(out, "csv", version=""), TensorBoardLogger(out, "tensorboard", version="")],
+        logger=[csv_logger(out), TensorBoardLogger(out, "tensorboard", version="")],
         **recipe["trainer"],
     )
     trainer.fit(module, data, ckpt_path=resume if resume.exists() else None)
+    if not best.exists():
+        print(f"{best}: the last weights, as so short a run came to no validation that could choose")
+        trainer.save_checkpoint(best)
     return best
 
 

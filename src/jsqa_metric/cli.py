@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import math
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -145,17 +147,21 @@ def _score(files: list[str], model: JSQAModel, args: argparse.Namespace) -> Iter
 
 
 def _left_to_do(files: list[str], report: Report) -> list[str]:
-    """Files that have no row yet. A row of another file that was at the same path (of another length) is dropped."""
+    """Files that have no row yet. A row of what was at the same path before is dropped."""
     rows = {row["path"]: row for row in report.rows}
-    left = [path for path in files if (row := rows.get(shown_path(path))) is None or not _is_of(path, row)]
+    written_s = os.path.getmtime(report.output) if report.output and report.output.exists() else math.inf
+    left = [path for path in files if (row := rows.get(shown_path(path))) is None or not _is_of(path, row, written_s)]
     again = set(map(shown_path, left))
     report.rows = [row for row in report.rows if row["path"] not in again]
     return left
 
 
-def _is_of(path: str, row: Row) -> bool:
+def _is_of(path: str, row: Row, written_s: float) -> bool:
+    """Whether a row is of this file: as long as it was, and not written after the report."""
     if not os.path.exists(path):  # it was scored before it went
         return True
+    if os.path.getmtime(path) > written_s:
+        return False
     try:
         clip = FileClip(path, "mean")
     except (AudioError, OSError):
@@ -214,12 +220,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to stop
         sys.stdout.reconfigure(errors="backslashreplace")
-    with suppress(ValueError):  # not the main thread
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))  # as Ctrl-C: nothing is lost
     parser = get_parser()
     args = parser.parse_args(arguments)
     if bool(args.paths) == args.self_test:
         parser.error("give files or folders to score, or --self-test alone")
+    before: Any = None
+    with suppress(ValueError):  # not the main thread
+        before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))  # as Ctrl-C: nothing is lost
     try:
         return self_test() if args.self_test else run(args)
     except BrokenPipeError:  # the reader of stdout (`head`) has gone
@@ -231,6 +238,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"jsqa-score: error: {error}", file=sys.stderr)
         return EXIT_USAGE
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

@@ -20,9 +20,9 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from jsqa_metric.model import JSQAModel, ModelConfig
 
@@ -30,6 +30,8 @@ CONFIG_NAME, WEIGHTS_NAME, CARD_NAME = "config.json", "model.safetensors", "READ
 _EMBEDDED = Path(__file__).parent / "weights"
 _REVISION = re.compile(r"\d[\w.-]*")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_DIGEST = "sha256"
+"""Where a file of weights says what they were when it was written."""
 _lock = RLock()
 
 
@@ -115,11 +117,16 @@ def resolve_name(model: str | os.PathLike[str]) -> str:
 
 
 def identity(model: JSQAModel) -> str:
-    """Revision and a digest of the weights, such as "2027.01+5f0c2a91": the same for the same scores."""
+    """Revision and a digest of weights and configuration, such as "2027.01+5f0c2a91": the same for the same scores."""
+    both = _digest(model.state_dict()) + json.dumps(model.config.to_dict(), sort_keys=True)
+    return f"{model.config.revision}+{hashlib.sha256(both.encode()).hexdigest()[:8]}"
+
+
+def _digest(weights: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode() + tensor.cpu().numpy().tobytes())
-    return f"{model.config.revision}+{digest.hexdigest()[:8]}"
+    for name, tensor in sorted(weights.items()):
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -129,9 +136,11 @@ def resolve_device(device: str | torch.device) -> torch.device:
         ValueError: If torch cannot use it here.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         place = torch.device(device)
+        if place.type == "cuda" and place.index is None:  # the caller's, which another thread does not know
+            place = torch.device("cuda", torch.cuda.current_device())
         torch.zeros(1, device=place).cpu()  # a GPU that is not there, or "meta", would only fail later
     except (RuntimeError, TypeError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
@@ -166,7 +175,7 @@ def fetch(name: str, revision: str | None = None, local_files_only: bool = False
                 name, revision=revision, local_files_only=local_files_only, allow_patterns=[CONFIG_NAME, WEIGHTS_NAME]
             )
         )
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except Exception as error:  # those of the client, of its versions' HTTP libraries, and of the file system
         raise FileNotFoundError(
             f"cannot get model {name!r} (revision {revision or 'main'}) from the Hub or its cache: {error}\n"
             f"Without network, copy {CONFIG_NAME} and {WEIGHTS_NAME} of that revision into a folder and pass "
@@ -200,6 +209,10 @@ def read_folder(folder: Path) -> JSQAModel:
     try:
         with torch.device("cpu"):  # whatever the caller's default is
             weights: dict[str, Any] = load_file(folder / WEIGHTS_NAME)
+        with safe_open(folder / WEIGHTS_NAME, "pt") as file:
+            expected = (file.metadata() or {}).get(_DIGEST)
+        if expected and _digest(weights) != expected:
+            raise ValueError("they have changed since they were saved")
         if not all(w.dtype in _WEIGHT_TYPES and w.isfinite().all() for w in weights.values()):
             raise ValueError("some weights are NaN, infinite or of another type than float")
         model.load_state_dict(weights, strict=True, assign=True)
@@ -214,7 +227,7 @@ def write_folder(model: JSQAModel, folder: Path) -> None:
     config = json.dumps(model.config.to_dict(), indent=2) + "\n"
     (folder / CONFIG_NAME).write_text(config, encoding="utf-8")
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(weights, folder / WEIGHTS_NAME)
+    save_file(weights, folder / WEIGHTS_NAME, metadata={_DIGEST: _digest(weights)})
     shutil.copymode(folder / CONFIG_NAME, folder / WEIGHTS_NAME)  # which nobody else could read
     if not (folder / CARD_NAME).exists():
         card = "---\nlibrary_name: jsqa_metric\ntags: [speech-quality, mos]\n---\n\n# A jsqa_metric model\n"

@@ -105,6 +105,11 @@ class JSQAMetric(Metric):
         self.mos_sum = self.mos_sum.float() + scores[valid].sum()
         self.total = self.total.float() + valid.sum()
 
+    def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
+        super()._reduce_states(incoming_state)  # the last step of `forward`, whose value has a gradient
+        if self.reduction == "none":
+            self.scores[-1:] = [scores.detach() for scores in self.scores[-1:]]  # or they would keep all activations
+
     def compute(self) -> Tensor:
         """Mean MOS over the clips that could be scored (NaN if there is none), or all scores."""
         if self.reduction == "none":

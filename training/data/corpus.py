@@ -67,7 +67,8 @@ class Corpus:
         """Read a folder: its `files.csv` (columns file, source, speaker) or else every audio file in it.
 
         Raises:
-            FileNotFoundError: If the folder is missing or holds no audio.
+            FileNotFoundError: If the folder is missing or holds no audio, or a file that its table names is missing.
+            ValueError: If the table has no column `file`.
         """
         folder = Path(folder)
         if not folder.is_dir():
@@ -76,6 +77,13 @@ class Corpus:
         if index.exists():
             with index.open(newline="") as handle:
                 rows = list(csv.DictReader(handle))
+            if rows and "file" not in rows[0]:
+                raise ValueError(f"{index} lacks the column file; it has {', '.join(map(str, rows[0]))}")
+            missing = [row["file"] for row in rows if not (folder / row["file"]).is_file()]
+            if missing:
+                raise FileNotFoundError(
+                    f"{len(missing)} of {len(rows)} files of {index} are missing, first {missing[0]}"
+                )
             entries = [Entry(folder / row["file"], row.get("speaker") or row.get("source") or "") for row in rows]
         else:
             paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)

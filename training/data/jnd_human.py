@@ -102,6 +102,9 @@ class Remake:
                 continue  # the name of a source whose talkers are unknown
             self.talkers.setdefault(entry.group, []).append(entry.path)
         self._names = sorted(self.talkers, key=lambda t: (-len(self.talkers[t]), t))
+        absent = [name for name in RECORDED.values() if not (Path(noise_folder) / name).is_file()]
+        if absent:
+            raise FileNotFoundError(f"no {absent[0]} in {noise_folder}, which the judged pairs are made again with")
         self._recorded = {kind: read_audio(Path(noise_folder) / name) for kind, name in RECORDED.items()}
 
     @property
