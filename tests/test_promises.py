@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import re
+import runpy
 
 import numpy as np
 import pytest
@@ -94,3 +96,55 @@ def test_it_hears_up_to_20_khz(speech):
     assert score(fullband + quiet_band, 48000) == pytest.approx(scores[0], abs=0.01)  # not heard
     batch = np.stack([np.pad(fullband + 0.02 * fullband.std() * band, (0, 48000)), np.full(len(fullband) + 48000, 0.1)])
     assert score(batch, 48000, lengths=[len(fullband), 48000])[0] == pytest.approx(scores[-1], abs=1e-5)
+
+
+def _results(part):
+    lines = (ROOT / "benchmarks" / "results" / part / f"{part}.csv").read_text(encoding="utf-8").splitlines()
+    return list(csv.DictReader(line for line in lines if not line.startswith("#")))
+
+
+def _table(first_line):
+    """Rows of a table of the README by their first cell, without the heads and bold print."""
+    lines = README[README.index(first_line) :].split("\n\n")[0].splitlines()[2:]
+    rows = [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in lines]
+    return {row[0]: row[1:] for row in rows}
+
+
+SHORT_NAMES = {
+    "jsqa_metric": "jsqa",
+    "NISQA v2": "nisqa",
+    "NISQA v2 (torchmetrics)": "nisqa",
+    "Distill-MOS": "distillmos",
+    "DNSMOS P.808": "dnsmos_p808",
+    "DNSMOS Pro": "dnsmospro",
+    "PLCMOS": "plcmos",
+}
+
+
+def test_the_agreement_in_the_readme_is_that_of_the_results():
+    found = {(row["set"], row["metric"]): row["pcc"] for row in _results("accuracy") if row["level"] == "file"}
+    table = _table("| | TCD-VoIP")
+    assert len(table) == 6
+    for name, cells in table.items():
+        expected = [f"{float(found[rated, SHORT_NAMES[name]]):.3f}" for rated in ("tcd", "p808", "codec")]
+        assert cells == expected, name
+
+
+def test_the_cost_in_the_readme_is_that_of_the_results():
+    kinds = [("clip", 1, 1), ("clip", 8, 1), ("batch", 8, 16), ("clip", 3600, 1)]
+    found = {
+        (row["metric"], row["kind"], float(row["seconds"]), int(row["batch"])): row
+        for row in _results("speed")
+        if row["threads"] == "2"
+    }
+    for name, cells in _table("| | seconds per second of audio").items():
+        rows = [found[(SHORT_NAMES[name], *kind)] for kind in kinds]
+        for cell, row in zip(cells, rows, strict=False):
+            assert cell == (f"{float(row['cost']):.4f}" if row["cost"] else "–"), (name, row)
+        assert cells[-1] == f"{float(rows[1]['memory_mb']):.0f} MB"
+
+
+def test_the_example_improves_a_clip_by_gradient(noisy):
+    improve = runpy.run_path(str(ROOT / "examples" / "improve_by_gradient.py"))["improve"]
+    clip = torch.from_numpy(noisy[: 2 * RATE])
+    assert score(improve(clip, RATE, steps=8), RATE) > score(clip, RATE) + 0.1
