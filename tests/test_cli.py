@@ -7,6 +7,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -136,9 +137,30 @@ def test_a_report_never_replaces_an_input(capsys, tmp_path):
     assert "would replace an input" in err
 
 
+def test_two_systems_are_compared_clip_by_clip(capsys, tmp_path, speech, noisy):
+    signals = {"clean/a.wav": speech, "noisy/a.flac": noisy, "clean/sub/b.wav": speech, "noisy/sub/b.wav": noisy}
+    for name, signal in signals.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        sf.write(tmp_path / name, signal * (0.5 if "b" in name else 1), 16000)
+    sf.write(tmp_path / "clean" / "alone.wav", speech, 16000)
+    status, out, err = run(capsys, tmp_path / "clean", "--against", tmp_path / "noisy", "-r")
+    assert status == 0
+    mos = {row["path"].split("/")[-1]: float(row["mos"]) for row in csv.DictReader(io.StringIO(out))}
+    assert len(out.splitlines()) == 6
+    gains = [mos["a.wav"] - mos["a.flac"]]
+    assert "better in 100% (n = 2 pairs)" in err
+    mean = float(re.search(r"MOS ([+-][0-9.]+) against the other, 95 % interval", err)[1])
+    assert mean == pytest.approx(gains[0], abs=0.5)
+    assert mean > 0.5
+    one = run(capsys, tmp_path / "clean", "--against", tmp_path / "noisy")[2]
+    assert f"MOS {gains[0]:+.3f} against the other, better in 100% (n = 1 pairs)" in one
+
+
 def test_usage_errors(capsys, tmp_path):
     clip = EXAMPLES / "english_clean.flac"
     (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "sounds").mkdir()
+    shutil.copy(clip, tmp_path / "sounds" / "other.flac")
     for arguments, message in [
         ([tmp_path], "no audio files"),
         ([clip, "-o", "report.xls"], "must end in"),
@@ -149,6 +171,8 @@ def test_usage_errors(capsys, tmp_path):
         ([clip, "--model", "nothing"], "no model 'nothing'"),
         ([clip, "--device", "abacus"], "`device`"),
         ([clip, "--resume"], "-o FILE"),
+        ([clip, "--against", EXAMPLES], "compares two folders"),
+        ([EXAMPLES, "--against", tmp_path / "sounds"], "has its name in"),
     ]:
         status, out, err = run(capsys, *arguments)
         assert status == 2

@@ -26,7 +26,17 @@ from jsqa_metric.engine import BATCH_SIZE, ScoreDetails, iter_details
 from jsqa_metric.functional import check_batch_size, score
 from jsqa_metric.hub import identity, load_model, resolve_device
 from jsqa_metric.model import JSQAModel
-from jsqa_metric.report import FORMATS, Row, format_rows, make_row, read_report, shown_path, summary, write_report
+from jsqa_metric.report import (
+    FORMATS,
+    Row,
+    format_rows,
+    make_row,
+    paired_summary,
+    read_report,
+    shown_path,
+    summary,
+    write_report,
+)
 
 AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".rf64"}
 """What is taken from folders; a file that is named is read whatever its name."""
@@ -46,6 +56,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("paths", nargs="*", metavar="PATH", help="audio files and folders")
     parser.add_argument("--self-test", action="store_true", help="score the example clips and compare with what we got")
     parser.add_argument("-r", "--recursive", action="store_true", help="go into the folders of folders")
+    parser.add_argument("--against", metavar="FOLDER", help="compare with the files of the same names in this folder")
     parser.add_argument("-o", "--output", type=Path, help="report: .csv, .json or .jsonl (default: CSV on stdout)")
     parser.add_argument("--force", action="store_true", help="replace an existing report")
     parser.add_argument("--resume", action="store_true", help="go on with an unfinished report")
@@ -87,6 +98,23 @@ def _audio_files(folder: str, recursive: bool, unreadable: list[OSError]) -> Ite
         if not recursive:
             folders.clear()
         yield from (os.path.join(place, n) for n in names if os.path.splitext(n)[1].lower() in AUDIO_SUFFIXES)
+
+
+def pair_files(paths: Sequence[str], against: str, files: Sequence[str]) -> list[tuple[str, str]]:
+    """Files of two folders that have the same place and name in them, whatever their suffixes.
+
+    Raises:
+        ValueError: If these are not two folders, or have no names in common.
+    """
+    if len(paths) != 1 or not os.path.isdir(paths[0]) or not os.path.isdir(against):
+        raise ValueError("--against compares two folders: jsqa-score ONE --against OTHER")
+    one, other = (
+        {os.path.splitext(os.path.relpath(f, folder))[0]: f for f in files if f.startswith(os.path.join(folder, ""))}
+        for folder in (paths[0], against)
+    )
+    if not one.keys() & other.keys():
+        raise ValueError(f"no file of {shown_path(paths[0])!r} has its name in {shown_path(against)!r}, too")
+    return [(one[name], other[name]) for name in sorted(one.keys() & other.keys())]
 
 
 class Report:
@@ -179,7 +207,8 @@ def run(args: argparse.Namespace) -> int:
     """
     check_channel(args.channel)
     check_batch_size(args.batch_size)
-    files = find_files(args.paths, args.recursive)
+    files = find_files([*args.paths, *filter(None, [args.against])], args.recursive)
+    pairs = pair_files(args.paths, args.against, files) if args.against else []
     report = _open_report(args, files)
     model = load_model(args.model, resolve_device(args.device), args.revision, local_files_only=args.offline)
     name = identity(model) + ("" if args.channel == "mean" else f" channel {args.channel}")
@@ -194,7 +223,7 @@ def run(args: argparse.Namespace) -> int:
         bar.close()
         report.save()
     if not args.quiet:
-        print(summary(report.rows), file=sys.stderr)
+        print(paired_summary(report.rows, pairs) if pairs else summary(report.rows), file=sys.stderr)
     return EXIT_FAILED if any(row["status"] != "ok" for row in report.rows) else EXIT_OK
 
 
