@@ -11,7 +11,6 @@ decide nothing. A row is appended to `<out>.csv` as soon as it is there, and a r
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import itertools
 import json
@@ -24,7 +23,7 @@ from jsqa_metric import score
 from training.checkpoints import read_model
 from training.data.labels import Calibration, read_set
 from training.data.readers import RatedClip, open_rated
-from training.report import markdown, provenance, this_command
+from training.report import append_rows, markdown, provenance, this_command
 from training.tables import MEASURES, measures
 from training.tables_report import cell_text
 from training.train import read_recipe, train, train_once
@@ -140,13 +139,7 @@ def main(arguments: list[str] | None = None) -> None:
     for seed, variant in itertools.product(args.seeds, args.variants):
         if (variant, seed) in done:
             continue
-        rows = run(variant, seed, sets, args)
-        new = not table.exists()
-        with table.open("a", newline="") as handle:
-            writer = csv.DictWriter(handle, list(rows[0]))
-            if new:
-                writer.writeheader()
-            writer.writerows(rows)
+        append_rows(table, run(variant, seed, sets, args))
     write_report(args.out)
 
 

@@ -1,12 +1,15 @@
-"""What the reports of all training commands have in common: how they were made, and tables in Markdown."""
+"""What the reports of all training commands have in common: how they were made, and tables."""
 
 from __future__ import annotations
 
+import csv
 import os
 import platform
 import shlex
 import sys
 from datetime import date
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -29,3 +32,13 @@ def markdown(table: pd.DataFrame, digits: int = 3) -> str:
     cells = table.map(lambda v: f"{v:.{digits}f}" if isinstance(v, float) else str(v))
     lines = [" | ".join(cells.columns), " | ".join("---" for _ in cells.columns)]
     return "\n".join(f"| {line} |" for line in lines + [" | ".join(row) for row in cells.to_numpy()])
+
+
+def append_rows(table: Path, rows: list[dict[str, Any]]) -> None:
+    """Append rows to a CSV table, whose head is written first if it is not there."""
+    new = not table.exists()
+    with table.open("a", newline="") as handle:
+        writer = csv.DictWriter(handle, list(rows[0]))
+        if new:
+            writer.writeheader()
+        writer.writerows(rows)

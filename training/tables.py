@@ -35,6 +35,7 @@ from training.data.labelled import collate
 from training.data.modules import RatedSet, simulated_as_rated
 from training.data.readers import RatedClip, open_rated
 from training.logs import read_log
+from training.report import append_rows
 from training.train import train, train_once
 
 ENCODERS: dict[str, dict[str, Any]] = {
@@ -193,23 +194,14 @@ def run_grid(args: argparse.Namespace) -> None:
         agreement = {name: evaluate(model, rated) for name, rated in sets.items()}
         common = asdict(cell) | {"seconds": f"{time.monotonic() - start:.0f}", "settings": settings(args)}
         log = read_log(args.runs / cell.name).dropna(subset=["valid/pcc"])
-        _append(learning_table(args.out), [asdict(cell) | row for row in log[LEARNING].round(4).to_dict("records")])
+        append_rows(learning_table(args.out), [asdict(cell) | row for row in log[LEARNING].round(4).to_dict("records")])
         rounded = {name: {key: f"{value:.4f}" for key, value in values.items()} for name, values in agreement.items()}
-        _append(table, [common | {"set": name} | values for name, values in rounded.items()])
+        append_rows(table, [common | {"set": name} | values for name, values in rounded.items()])
 
 
 def learning_table(out: Path) -> Path:
     """Where the learning curves of the runs are kept: without them, figure 5 would need the runs' own logs."""
     return out.with_name(f"{out.name}_learning.csv")
-
-
-def _append(table: Path, rows: list[dict[str, Any]]) -> None:
-    new = not table.exists()
-    with table.open("a", newline="") as handle:
-        writer = csv.DictWriter(handle, list(rows[0]))
-        if new:
-            writer.writeheader()
-        writer.writerows(rows)
 
 
 def main(arguments: list[str] | None = None) -> None:
