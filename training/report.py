@@ -7,6 +7,7 @@ import os
 import platform
 import shlex
 import sys
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -35,10 +36,8 @@ def markdown(table: pd.DataFrame, digits: int = 3) -> str:
 
 
 def append_rows(table: Path, rows: list[dict[str, Any]]) -> None:
-    """Append rows to a CSV table, whose head is written first if it is not there."""
-    new = not table.exists()
+    """Append rows to a CSV table, whose head is written first if it is not there; several processes may do so."""
+    with suppress(FileExistsError), table.open("x", newline="") as handle:
+        csv.DictWriter(handle, list(rows[0])).writeheader()
     with table.open("a", newline="") as handle:
-        writer = csv.DictWriter(handle, list(rows[0]))
-        if new:
-            writer.writeheader()
-        writer.writerows(rows)
+        csv.DictWriter(handle, list(rows[0])).writerows(rows)
