@@ -58,7 +58,8 @@ def test_interrupting_leaves_a_report_of_what_was_done(tmp_path, speech, sent, s
     sf.write(folder / "0000.wav", speech, 16000)
     for i in range(1, 3000):
         os.link(folder / "0000.wav", folder / f"{i:04d}.wav")
-    process = subprocess.Popen([*COMMAND, folder, "-o", report, "--batch-size", "1"], stderr=subprocess.PIPE)
+    command = [*COMMAND, folder, "-o", report, "--batch-size", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, preexec_fn=_hear_sigint)
     while not _has_scored_some(process.pid, folder):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
@@ -69,6 +70,21 @@ def test_interrupting_leaves_a_report_of_what_was_done(tmp_path, speech, sent, s
     assert {row["status"] for row in read_report(report)} == {"ok"}
 
 
+def _hear_sigint():
+    """What a shell starts in the background, tests too, begins with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def sigint():
+    before = signal.getsignal(signal.SIGINT)
+    _hear_sigint()
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
+@pytest.mark.usefixtures("sigint")
 def test_an_interruption_that_was_swallowed_ends_the_run_at_the_next_file(capsys, tmp_path, monkeypatch):
     def add(report, row):
         report.rows.append(row)
