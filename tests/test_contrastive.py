@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,10 +21,10 @@ import lightning
 
 from jsqa_metric import JSQAModel, ModelConfig, load_model
 from training import baselines, publish
-from training.checkpoints import FirstPlateau, load_encoder, read_model
+from training.checkpoints import load_encoder, read_model
 from training.data.modules import RatedSet
 from training.data.readers import open_rated
-from training.finetune import ContrastiveRegression, FineTuning
+from training.finetune import ContrastiveRegression
 from training.logs import read_log
 from training.losses import nt_xent
 from training.pretrain import Pretraining
@@ -199,27 +198,6 @@ def test_relatives_are_trained_by_one_command(rated, corpora, tmp_path, monkeypa
 # parts
 
 
-def test_only_the_asked_for_layers_are_frozen():
-    module = FineTuning(SMALL["waveform"], freeze_layers=4)
-    frozen = {name for name, p in module.model.named_parameters() if not p.requires_grad}
-    assert {name.split(".")[2] for name in frozen} == {"0", "1", "2", "3"}
-    module.train()
-    module.on_train_batch_start(None, 0)
-    assert [c.training for c in module.model.encoder.convolutions[:6]] == [False] * 4 + [True] * 2
-    assert all(p.requires_grad for p in FineTuning(SMALL["waveform"]).model.parameters())
-    with pytest.raises(ValueError, match="`freeze_layers` must be"):
-        FineTuning(SMALL["waveform"], freeze_layers=17)
-
-
-def test_the_papers_sizes():
-    model = Pretraining({"encoder": "waveform", "width": 64}, projection=True)
-    assert model.half == 512
-    assert [m.out_features for m in model.projection if isinstance(m, torch.nn.Linear)] == [256, 128]
-    assert 25e6 < sum(p.numel() for p in model.model.encoder.parameters()) < 27e6
-    assert len([m for m in model.model.head if isinstance(m, torch.nn.Linear)]) == 4
-    assert not any(p.requires_grad for p in model.model.head.parameters())
-
-
 def test_projection_head_is_in_the_loss(corpora):
     torch.manual_seed(0)
     batch = torch.randn(4, 8000), torch.full((4,), 8000)
@@ -230,40 +208,6 @@ def test_projection_head_is_in_the_loss(corpora):
     module.projection = projection_head(module.half).eval()
     projected = module.projection(half)
     assert module.training_step(batch, 0).item() == pytest.approx(nt_xent(*projected.chunk(2)).item(), rel=1e-5)
-
-
-def test_first_plateau_takes_the_first_epoch_after_which_the_loss_stopped_falling(tmp_path):
-    class FakeTrainer:
-        should_stop, saved = False, None
-        strategy = SimpleNamespace(root_device="cpu", reduce=lambda mean, reduce_op: mean)
-
-        def __init__(self, epoch: int) -> None:
-            self.current_epoch = epoch
-
-        def save_checkpoint(self, path, weights_only):
-            self.saved = path
-
-    def resumed(rule):
-        new = FirstPlateau(tmp_path / "best.ckpt", min_delta=0.01, patience=3)
-        new.load_state_dict(rule.state_dict())
-        return new
-
-    rule = FirstPlateau(tmp_path / "best.ckpt", min_delta=0.01, patience=3)
-    saved, stopped = [], []
-    for epoch, loss in enumerate([2.0, 1.5, 1.2, 1.195, 1.21, 1.192, 0.5]):
-        trainer = FakeTrainer(epoch)
-        for batch in (loss - 0.3, loss + 0.3):
-            rule.on_train_batch_end(trainer, None, {"loss": torch.tensor(batch)}, None, 0)
-            rule = resumed(rule) if epoch in (1, 4) else rule  # also in the middle of an epoch
-        rule.on_train_epoch_end(trainer, None)
-        saved += [epoch] if trainer.saved else []
-        stopped += [epoch] if trainer.should_stop else []
-    assert saved == [0, 1, 2]
-    assert stopped == [5]
-    assert rule.chosen_epoch == 2
-    again = FakeTrainer(7)
-    resumed(rule).on_train_start(again, None)
-    assert again.should_stop  # nothing is left to do
 
 
 def test_a_run_too_short_to_be_validated_keeps_its_last_weights(rated, corpora, tmp_path, capsys):

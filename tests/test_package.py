@@ -70,6 +70,15 @@ def test_threads_score_alike_also_at_first(speech):
         assert list(pool.map(lambda clip: score(clip, 16000), clips)) == pytest.approx(alone, abs=1e-5)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_scores_as_the_cpu(speech, noisy):
+    clips = [speech, noisy[:16000], np.tile(speech, 5), noisy * 1e-2]
+    np.testing.assert_allclose(score(clips, 16000, device="cuda"), score(clips, 16000, device="cpu"), atol=5e-3)
+    wav = torch.from_numpy(noisy).cuda().requires_grad_()
+    score(wav, 16000).backward()
+    assert wav.grad.isfinite().all()
+
+
 class Scores(torch.utils.data.Dataset):
     def __init__(self, clip):
         self.clip = clip

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 
 import pytest
 import soundfile as sf
@@ -73,31 +72,6 @@ def test_interrupting_leaves_a_report_of_what_was_done(tmp_path, speech, sent, s
 def _hear_sigint():
     """What a shell starts in the background, tests too, begins with SIGINT ignored."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@pytest.fixture
-def sigint():
-    before = signal.getsignal(signal.SIGINT)
-    _hear_sigint()
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
-@pytest.mark.usefixtures("sigint")
-def test_an_interruption_that_was_swallowed_ends_the_run_at_the_next_file(capsys, tmp_path, monkeypatch):
-    def add(report, row):
-        report.rows.append(row)
-        with suppress(KeyboardInterrupt):  # as if it was raised in a destructor, where Python ignores it
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(1)
-
-    monkeypatch.setattr(cli.Report, "add", add)
-    status, _, err = run(capsys, EXAMPLES, "-o", tmp_path / "r.csv")
-    assert status == 130
-    assert "interrupted" in err
-    assert len(read_report(tmp_path / "r.csv")) == 1
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def _has_scored_some(pid: int, folder: object) -> bool:

@@ -10,9 +10,9 @@ import os
 import signal
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -219,8 +219,6 @@ def run(args: argparse.Namespace) -> int:
     try:
         for path, details in bar:
             report.add(make_row(path, details, name))
-            if _received:  # where the exception was raised, it was ignored: in a destructor, say
-                _stop(_received[-1])
     finally:  # also on Ctrl-C: what was scored is not lost
         bar.close()
         report.save()
@@ -244,17 +242,6 @@ def self_test() -> int:
     return EXIT_OK if worst <= SELF_TEST_TOLERANCE else EXIT_FAILED
 
 
-_received: list[int] = []
-"""Signals that were to end the run."""
-
-
-def _stop(number: int, frame: object = None) -> None:
-    _received.append(number)
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt
-    sys.exit(EXIT_TERMINATED)  # as Ctrl-C: nothing is lost
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of `jsqa-score`."""
     for name in ("stdout", "stderr"):
@@ -266,11 +253,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if bool(args.paths) == args.self_test:
         parser.error("give files or folders to score, or --self-test alone")
-    _received.clear()
-    before: dict[int, Any] = {}
-    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
-        if signal.getsignal(number) == usual and threading.current_thread() is threading.main_thread():
-            before[number] = signal.signal(number, _stop)
+    before: Any = None
+    with suppress(ValueError):  # not the main thread
+        before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))  # as Ctrl-C: nothing is lost
     try:
         return self_test() if args.self_test else run(args)
     except BrokenPipeError:  # the reader of stdout (`head`) has gone
@@ -283,8 +268,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"jsqa-score: error: {error}", file=sys.stderr)
         return EXIT_USAGE
     finally:
-        for changed, handler in before.items():
-            signal.signal(changed, handler)
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":
