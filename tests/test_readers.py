@@ -11,6 +11,7 @@ import pytest
 import soundfile as sf
 
 pytest.importorskip("lightning", reason="needs the training environment: bash training/install.sh")
+pytest.importorskip("onnxruntime", reason="needs the training environment: bash training/install.sh")
 
 from training.data.corpus import SAMPLE_RATE, read_audio
 from training.data.modules import RatedData
