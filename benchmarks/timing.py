@@ -18,7 +18,7 @@ import torch
 from benchmarks.baselines import Baseline, Unavailable, make
 from benchmarks.baselines.base import Array, score_file
 from benchmarks.probes import RATE, speech
-from benchmarks.worker import limit_cores, limit_memory, peak_memory, reset_peak
+from benchmarks.worker import file_memory, limit_cores, limit_memory, peak_memory, reset_peak
 
 FLOOR = "floor"
 BATCH_SECONDS = 8.0
@@ -88,7 +88,10 @@ def audio_seconds(kind: str, size: float) -> float:
 def measure_memory(
     name: str, kind: str, size: float, cores: int, device: str, limit_gb: float
 ) -> dict[str, float | str]:
-    """In a fresh process: memory after loading, its growth by one task, and the task's time, not warmed up."""
+    """In a fresh process: memory after loading, its growth by one task, and the task's time, not warmed up.
+
+    `data_mb` is the growth without the code of libraries that the task was the first to use.
+    """
     limit_cores(cores)
     baseline = get(name)
     if device not in baseline.devices:
@@ -104,11 +107,14 @@ def measure_memory(
             limit_memory(limit_gb)
             reset_peak()
             loaded = peak_memory()
+        code = file_memory()
         start = time.perf_counter()
         task()
         seconds = time.perf_counter() - start
         peak = torch.cuda.max_memory_allocated() if on_gpu else peak_memory()
-    return {"loaded_mb": loaded / 2**20, "memory_mb": (peak - loaded) / 2**20, "first_s": seconds}
+    code = 0 if on_gpu else max(0, file_memory() - code)
+    in_bytes = {"loaded_mb": loaded, "memory_mb": peak - loaded, "data_mb": peak - loaded - code}
+    return {name: value / 2**20 for name, value in in_bytes.items()} | {"first_s": seconds}
 
 
 def time_in_turn(

@@ -64,6 +64,11 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def file_memory() -> int:
+    """Resident pages of files in bytes: code of libraries, which comes in at its first use (0 where unknown)."""
+    return _status("RssFile") if _STATUS.is_file() else 0
+
+
 def _serve(connection: multiprocessing.connection.Connection, target: Callable[..., Any]) -> None:
     warnings.simplefilter("ignore")
     with open(os.devnull, "w") as nowhere:  # some peers print

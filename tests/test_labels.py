@@ -11,11 +11,13 @@ if importlib.util.find_spec("speechmos") is None:
     pytest.skip("needs the training environment: bash training/install.sh", allow_module_level=True)
 
 from jsqa_metric.model import DIMENSIONS
-from training.data.labels import CLEAN_MOS, Calibration, LabelledClip
+from training.data.labels import CLEAN_MOS, LEAST_ANCHORS, UNKNOWN, Calibration, LabelledClip
 
 
-def clip(condition: str, labels, bandwidth_hz=20000.0, level_db=-26.0, reference=float("nan")) -> LabelledClip:
-    return LabelledClip(None, condition, labels, bandwidth_hz, level_db, reference)
+def clip(
+    condition: str, labels, bandwidth_hz=20000.0, level_db=-26.0, reference=float("nan"), codec_labels=UNKNOWN
+) -> LabelledClip:
+    return LabelledClip(None, condition, labels, bandwidth_hz, level_db, reference, codec_labels)
 
 
 LABELS = {"clean": (4.64, 1, 4.6, 4), "noise": (2.0, 0.8, 3.0, 3), "chop": (1.1, 0.5, 1.3, 2)}
@@ -78,3 +80,26 @@ def test_bandwidth_and_level_that_no_teacher_hears_are_in_the_target(calibration
     assert unheard == [bands[0]] * 2
     levels = [calibration.targets([clip("clean", clean, level_db=db)])[0, 0] for db in (-46, -36, -30, -20)]
     assert levels[0] < levels[1] < levels[2] == levels[3]
+
+
+def test_codec_teachers_judge_resynthesised_speech_on_the_scale_of_classic_codecs():
+    def classic(share: float) -> LabelledClip:  # the teachers agree, each on its own scale
+        labels = (1 + 3.64 * share, share, 1 + 3.6 * share, 1 + 3 * share)
+        return clip("codec" if share < 1 else "clean", labels, codec_labels=(3 - 2.4 * share, 2 + 3 * share))
+
+    anchors = [classic(share) for share in np.linspace(0.2, 1, LEAST_ANCHORS)]
+    calibration = Calibration.fit(anchors)
+
+    def mos(condition: str, distill: float, codec_labels: tuple[float, float]) -> float:
+        return float(calibration.targets([clip(condition, (2.0, 0.5, distill, 3), codec_labels=codec_labels)])[0, 0])
+
+    like = float(calibration.targets([classic(0.5)])[0, 0])
+    assert mos("fargan", 2.8, (1.8, 3.5)) == pytest.approx(like, abs=0.01)
+    assert mos("fargan", 2.8, (2.4, 3.5)) < mos("fargan", 2.8, (1.8, 2.9)) < like  # WARP-Q is a cost
+    assert mos("fargan", 2.0, (1.8, 3.5)) < like
+    for condition in ("noise", "vocoder", "clipping"):
+        assert mos(condition, 2.8, (1.8, 3.5)) == mos(condition, 2.8, (2.8, 1.5))
+    few = Calibration.fit(anchors[1:])
+    assert few.codec_lines == ()
+    alike = few.targets([clip("fargan", (2.0, 0.5, 2.8, 3), codec_labels=label) for label in ((1.8, 3.5), UNKNOWN)])
+    assert alike[0, 0] == alike[1, 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from training.data import codecs, speech_codecs
 from training.data.bandwidth import SIMULATION_RATE, measured_bandwidth_hz, widen
 from training.data.channel import band_limit
 from training.data.corpus import SAMPLE_RATE, change_rate
-from training.data.enhance import deep_filter
+from training.data.enhance import deep_filter, network_suppress
 from training.data.simulate import COUNT_PROBABILITIES, DEGRADATIONS, DELIVERY_RATES, Simulator
+from training.data.suppressors import SUPPRESSORS
 from training.data.voices import change_speed, colour
 
 
@@ -64,11 +66,26 @@ def test_bandwidth_is_measured_and_costs_what_listeners_say(fullband):
     assert shares[4] == shares[5] == 1
 
 
-def test_deepfilternet_removes_noise_and_keeps_time(fullband):
+@pytest.mark.parametrize("kind", ["deepfilter", *SUPPRESSORS])
+def test_networks_remove_noise_and_keep_time(fullband, kind):
     noise = np.random.default_rng(0).standard_normal(len(fullband)).astype(np.float32) * 0.02
-    cleaned = deep_filter(fullband + noise, 100.0)
-    assert np.corrcoef(cleaned, fullband)[0, 1] > 0.9  # a delay of a few samples would destroy that
-    assert np.std(cleaned - fullband) < 0.7 * np.std(noise)
+    suppress = deep_filter if kind == "deepfilter" else partial(network_suppress, kind=kind)
+    cleaned = suppress(fullband + noise, limit_db=100.0)
+    assert cleaned.shape == fullband.shape
+    narrow, ours = (change_rate(signal, SIMULATION_RATE, SAMPLE_RATE) for signal in (fullband, cleaned))
+    assert np.corrcoef(ours, narrow)[0, 1] > 0.85  # a delay of a few samples would destroy that
+    left = change_rate(suppress(noise, limit_db=100.0), SIMULATION_RATE, SAMPLE_RATE)
+    limited = change_rate(suppress(noise, limit_db=6.0), SIMULATION_RATE, SAMPLE_RATE)
+    before = change_rate(noise, SIMULATION_RATE, SAMPLE_RATE)
+    assert left.std() < 0.4 * before.std()
+    assert 0.4 * before.std() < limited.std() < 0.8 * before.std()
+
+
+def test_a_simulator_of_some_kinds_draws_no_others(folders):
+    simulator = Simulator(**folders, kinds=["suppressor", "chop"], clean_share=0)
+    drawn = [simulator.draw(1, index) for index in range(8)]
+    assert {kind for clip in drawn for kind in clip.degradations} == {"suppressor", "chop"}
+    assert all(1 <= len(clip.degradations) <= 2 for clip in drawn)
 
 
 def test_amr_wb_codes_speech_better_with_more_bits(speech, built_codecs):

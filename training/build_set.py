@@ -25,19 +25,22 @@ import soundfile as sf
 import torch
 from tqdm import tqdm
 
-from training.data.simulate import COUNT_PROBABILITIES, Simulator
-from training.teachers import REFERENCE_LABEL, TEACHERS, Teachers
+from training.data.simulate import COUNT_PROBABILITIES, DEGRADATIONS, Simulator
+from training.teachers import ALL_LABELS, Teachers
 
-COLUMNS = ["file", "talker", "condition", "seconds", *TEACHERS, REFERENCE_LABEL, "parameters"]
+COLUMNS = ["file", "talker", "condition", "seconds", *ALL_LABELS, "parameters"]
 
 _simulator: Simulator
 _teachers: Teachers
 
 
-def _start_worker(speech: Sequence[str], noise: str, rooms: Sequence[str], clean_share: float) -> None:
+def _start_worker(
+    speech: Sequence[str], noise: str, rooms: Sequence[str], clean_share: float, kinds: Sequence[str]
+) -> None:
     global _simulator, _teachers
     torch.set_num_threads(1)  # one process a core
-    _simulator, _teachers = Simulator(speech, noise, rooms, clean_share=clean_share), Teachers()
+    _simulator = Simulator(speech, noise, rooms, clean_share=clean_share, kinds=kinds)
+    _teachers = Teachers()
 
 
 def build_shard(shard: int, folder: Path, seed: int, size: int) -> int:
@@ -52,11 +55,12 @@ def build_shard(shard: int, folder: Path, seed: int, size: int) -> int:
             name = f"{index:07d}.flac"
             sf.write(temporary / name, np.clip(clip.degraded, -1, 1), clip.sample_rate, subtype="PCM_16")
             parameters = {k: round(v, 4) if isinstance(v, float) else v for k, v in clip.parameters.items()}
-            labels = {k: f"{v:.4f}" for k, v in _teachers.label(clip.heard, clip.reference).items()}
+            condition = "+".join(clip.degradations) or "clean"
+            labels = {k: f"{v:.4f}" for k, v in _teachers.label(clip.heard, clip.reference, condition).items()}
             row = {
                 "file": name,
                 "talker": clip.talker,
-                "condition": "+".join(clip.degradations) or "clean",
+                "condition": condition,
                 "seconds": f"{len(clip.degraded) / clip.sample_rate:.2f}",
                 "parameters": json.dumps(parameters),
             }
@@ -79,6 +83,7 @@ def main(arguments: list[str] | None = None) -> None:
         default=COUNT_PROBABILITIES[0],
         help="of undamaged clips (default: %(default)s)",
     )
+    parser.add_argument("--kinds", nargs="+", choices=DEGRADATIONS, default=[*DEGRADATIONS], help="of damage (all)")
     parser.add_argument("--shard-clips", type=int, default=100, help="the same in every run of a set")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
@@ -90,7 +95,8 @@ def main(arguments: list[str] | None = None) -> None:
     shards = range(-(-args.clips // args.shard_clips))
     missing = [s for s in shards if not (args.folder / f"{s:05d}").exists()]
     context = multiprocessing.get_context("spawn")
-    with context.Pool(args.workers, _start_worker, (args.speech, args.noise, args.rooms, args.clean_share)) as pool:
+    settings = args.speech, args.noise, args.rooms, args.clean_share, args.kinds
+    with context.Pool(args.workers, _start_worker, settings) as pool:
         build = partial(build_shard, folder=args.folder, seed=args.seed, size=args.shard_clips)
         for _ in tqdm(pool.imap_unordered(build, missing), total=len(shards), initial=len(shards) - len(missing)):
             pass

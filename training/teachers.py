@@ -9,12 +9,15 @@ and it is never a teacher here.
 | `estoi` | yes | MIT | Jensen and Taal 2016 |
 | `distillmos` | no | MIT | Stahl and Gamper 2025 |
 | `dnsmos_p808` | no | MIT | Reddy et al. 2021 |
+| `warpq` (speech codecs only) | yes | Apache 2.0 | Jassim et al. 2022, see `training.warpq` |
+| `visqol` (speech codecs only) | yes | Apache 2.0 | Chinen et al. 2020, speech mode |
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import math
 import warnings
 from pathlib import Path
 
@@ -25,8 +28,10 @@ import torch
 from pesq import NoUtterancesError, pesq
 from pystoi import stoi
 from speechmos.dnsmos import DNSMOS
+from visqol import VisqolApi
 
 from training.data.corpus import SAMPLE_RATE, Signal
+from training.warpq import warpq
 
 DISTILLMOS_SAMPLES = 122880
 """One window of Distill-MOS (7.68 s)."""
@@ -34,6 +39,10 @@ DNSMOS_SAMPLES = int(9.01 * SAMPLE_RATE)
 TEACHERS = ("pesq", "estoi", "distillmos", "dnsmos_p808")
 REFERENCE_LABEL = "distillmos_reference"
 """Distill-MOS of the clean reference: its opinion of the talker and the recording."""
+CODEC_TEACHERS = ("warpq", "visqol")
+"""These judge clips without any other damage than codecs'; the network does not learn them as tasks."""
+CODEC_DAMAGE = frozenset({"clean", "codec", "neural_codec"})
+ALL_LABELS = (*TEACHERS, REFERENCE_LABEL, *CODEC_TEACHERS)
 
 
 class Teachers:
@@ -51,17 +60,36 @@ class Teachers:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         folder = Path(speechmos.__file__).parent / "dnsmos_models"
+        self._visqol = VisqolApi()
+        self._visqol.create(mode="speech", use_lattice_model=False)  # the lattice saturates, and needs a runtime
         self._p808 = onnxruntime.InferenceSession(folder / "model_v8.onnx", options, ["CPUExecutionProvider"])
 
-    def label(self, degraded: Signal, reference: Signal) -> dict[str, float]:
-        """All teachers' judgements of one clip (NaN where one cannot judge it), and `REFERENCE_LABEL`."""
+    def label(self, degraded: Signal, reference: Signal, condition: str) -> dict[str, float]:
+        """`ALL_LABELS` of one clip: all teachers' judgements (NaN where one cannot judge it) and `REFERENCE_LABEL`.
+
+        Args:
+            degraded: The clip.
+            reference: Without damage, aligned with it and as long.
+            condition: Kinds of damage, joined by "+"; "clean" if there is none.
+        """
         return {
             "pesq": self.pesq(degraded, reference),
             "estoi": self.estoi(degraded, reference),
             "distillmos": self.distillmos(degraded),
             "dnsmos_p808": self.dnsmos_p808(degraded),
             REFERENCE_LABEL: self.distillmos(reference),
-        }
+        } | self.codec_labels(degraded, reference, condition)
+
+    def codec_labels(self, degraded: Signal, reference: Signal, condition: str) -> dict[str, float]:
+        """What `CODEC_TEACHERS` say; NaN where there is other damage, which they were not made for."""
+        if not CODEC_DAMAGE.issuperset(condition.split("+")):
+            return dict.fromkeys(CODEC_TEACHERS, math.nan)
+        return {"warpq": warpq(degraded, reference), "visqol": self.visqol(degraded, reference)}
+
+    def visqol(self, degraded: Signal, reference: Signal) -> float:
+        """ViSQOL's MOS-LQO in speech mode, 1 to 5; NaN where it finds no speech."""
+        result = self._visqol.measure_from_arrays(reference.astype(float), degraded.astype(float), SAMPLE_RATE)
+        return float(result.moslqo)
 
     @staticmethod
     def pesq(degraded: Signal, reference: Signal) -> float:

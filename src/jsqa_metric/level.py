@@ -16,8 +16,8 @@ COST_PER_DB = 1.5 / 93.2
 """ITU-T G.107: the basic signal-to-noise ratio Ro loses 1.5 per dB of loudness rating, of 93.2 in all."""
 FADE = 0.1
 """The last tenth of the range fades out, so that also the faintest clip has a gradient that says: louder."""
-OFFSET_STEP = 7
-"""The median is that of every seventh sample, which is soon found."""
+OFFSET_SAMPLES = 8192
+"""About so many samples, evenly spaced, stand for all in the median, which is then soon found."""
 OFFSET_RANGE = (0.05, 0.1)
 """An offset counts from here to there, relative to the RMS of the signal."""
 FRAME_SECONDS = 0.02
@@ -45,7 +45,8 @@ def offset(signal: Tensor) -> Tensor:
     It is what mean and median agree on: one-sided waveforms have a mean too, and square ones a median. One that is
     small beside the signal does no harm and stays, so that zeros between sounds stay zeros.
     """
-    mean, median = signal.mean(), signal[::OFFSET_STEP].median()
+    step = len(signal) // OFFSET_SAMPLES | 1  # odd: even ones meet the periods of more test tones
+    mean, median = signal.mean(), signal[::step].median()
     common = torch.where(mean.abs() < median.abs(), mean, median) * (mean * median > 0)
     rms = (signal.detach() - mean.detach()).square().mean().sqrt()
     relative = common.detach().abs() / rms.clamp(min=1e-12)

@@ -13,6 +13,7 @@ from pyrnnoise import rnnoise
 from scipy.ndimage import minimum_filter1d, uniform_filter1d
 from scipy.signal import istft, stft
 
+from training.data import suppressors
 from training.data.additive import Material, Parameters, noise
 from training.data.bandwidth import SIMULATION_RATE
 from training.data.corpus import Signal, change_rate
@@ -76,19 +77,43 @@ def deep_filter(signal: Signal, limit_db: float) -> Signal:
     return out[delay : delay + len(signal)]
 
 
+LIMITS_DB = (6.0, 12.0, 24.0, 100.0)
+"""How far networks may suppress."""
+SUPPRESSOR_WEIGHTS = {
+    "subtraction": 0.12,
+    "wiener": 0.12,
+    "gating": 0.06,
+    "rnnoise": 0.14,
+    "deepfilter": 0.2,
+    **dict.fromkeys(suppressors.SUPPRESSORS, 0.12),
+}
+
+
+def network_suppress(signal: Signal, kind: str, limit_db: float) -> Signal:
+    """One of `suppressors.SUPPRESSORS`, with so much of the input left in that noise falls by no more than a limit."""
+    narrow = change_rate(signal, SIMULATION_RATE, suppressors.RATE)
+    out, rest = suppressors.SUPPRESSORS[kind](narrow), 10 ** (-limit_db / 20)
+    mixed = change_rate((1 - rest) * out + rest * narrow, suppressors.RATE, SIMULATION_RATE)
+    return np.pad(mixed, (0, 2))[: len(signal)].astype(np.float32)
+
+
 def suppressor(speech: Signal, rng: np.random.Generator, material: Material) -> tuple[Signal, Parameters]:
-    """Noise is added and then suppressed: spectral subtraction, Wiener, gating, RNNoise or DeepFilterNet."""
+    """Noise is added and then suppressed: spectral subtraction, Wiener, gating, or one of five networks."""
     noisy, parameters = noise(speech, rng, material)
-    kind = str(rng.choice(["subtraction", "wiener", "gating", "rnnoise", "deepfilter"], p=[0.2, 0.2, 0.1, 0.2, 0.3]))
+    kind = str(rng.choice(list(SUPPRESSOR_WEIGHTS), p=list(SUPPRESSOR_WEIGHTS.values())))
     if kind in ("subtraction", "wiener"):
         out, more = spectral_gain(noisy, rng, kind == "wiener")
         parameters |= more
     elif kind == "rnnoise":
         out = rnnoise_suppress(noisy)
     elif kind == "deepfilter":
-        limit_db = float(rng.choice([6.0, 12.0, 24.0, 100.0]))
+        limit_db = float(rng.choice(LIMITS_DB))
         out = deep_filter(noisy, limit_db)
         parameters |= {"limit_db": limit_db}
+    elif kind in suppressors.SUPPRESSORS:
+        limit_db = float(rng.choice(LIMITS_DB))
+        out = network_suppress(noisy, kind, limit_db)
+        parameters |= {"limit_db": limit_db, "bandwidth_hz": suppressors.RATE / 2}
     else:
         reduced = noisereduce.reduce_noise(noisy, SIMULATION_RATE, n_fft=2048, prop_decrease=float(rng.uniform(0.5, 1)))
         out = np.asarray(reduced, dtype=np.float32)

@@ -17,7 +17,7 @@ from jsqa_metric.bandwidth import bandwidth_share
 from jsqa_metric.level import level_share
 from jsqa_metric.model import DIMENSIONS
 from training.data.corpus import SAMPLE_RATE
-from training.teachers import REFERENCE_LABEL, TEACHERS
+from training.teachers import CODEC_TEACHERS, REFERENCE_LABEL, TEACHERS
 
 CLEAN_MOS = 4.75
 """Where undamaged fullband speech lies on our scale; wideband speech comes to 4.27 by `bandwidth_share`."""
@@ -65,6 +65,14 @@ DAMAGE_DIMENSIONS: dict[str, tuple[str, ...]] = {
 NARROW_HZ = 7000.0
 """Narrower clips are coloured, whatever else was done."""
 
+RESYNTHESIS = frozenset({"fargan", "codec2", "opus-networks", "opus-loss"})
+"""Codecs whose decoder makes up the waveform. Distill-MOS hears their damage as differently as talkers differ, and PESQ
+compares waveforms: where there is no other damage, `CODEC_TEACHERS` count as much as Distill-MOS."""
+ANCHORS = frozenset({"clean", "codec"})
+"""Damage on which PESQ and Distill-MOS set the scale of `CODEC_TEACHERS`: classic codecs and none."""
+LEAST_ANCHORS = 50
+UNKNOWN = (math.nan,) * len(CODEC_TEACHERS)
+
 REFERENCE_SCALES = (0.8, 1.5)
 """How far Distill-MOS's opinion of the reference may scale that of the damaged clip."""
 
@@ -73,7 +81,8 @@ REFERENCE_SCALES = (0.8, 1.5)
 class LabelledClip:
     """A clip of a set: where it lies, its damage, the teachers' labels, and what no teacher hears (Hz, dBFS).
 
-    `reference` is Distill-MOS's label of the clean reference, NaN in sets that were built without.
+    `reference` is Distill-MOS's label of the clean reference, NaN in sets that were built without; `codec_labels` are
+    those of `CODEC_TEACHERS`, NaN where they do not judge.
     """
 
     path: Path
@@ -82,6 +91,12 @@ class LabelledClip:
     bandwidth_hz: float
     level_db: float
     reference: float = math.nan
+    codec_labels: tuple[float, ...] = UNKNOWN
+
+    @property
+    def kinds(self) -> list[str]:
+        """Kinds of damage, or "clean"."""
+        return self.condition.split("+")
 
     @property
     def level_share(self) -> float:
@@ -95,13 +110,13 @@ class LabelledClip:
     @property
     def touched(self) -> set[str]:
         """The dimensions that the damage touches, but for loudness."""
-        dimensions = {d for kind in self.condition.split("+") for d in DAMAGE_DIMENSIONS.get(kind, ())}
+        dimensions = {d for kind in self.kinds for d in DAMAGE_DIMENSIONS.get(kind, ())}
         return dimensions | ({"coloration"} if self.bandwidth_hz < NARROW_HZ else set())
 
     @property
     def pesq_weight(self) -> float:
         """Share of PESQ in the label: the mean over the kinds of damage."""
-        return float(np.mean([PESQ_WEIGHTS.get(kind, 0.5) for kind in self.condition.split("+")]))
+        return float(np.mean([PESQ_WEIGHTS.get(kind, 0.5) for kind in self.kinds]))
 
 
 def read_set(folder: str | Path) -> list[LabelledClip]:
@@ -119,7 +134,8 @@ def read_set(folder: str | Path) -> list[LabelledClip]:
                 band, level = known.get("bandwidth_hz", SAMPLE_RATE / 2), known["level_db"]
                 reference = float(row.get(REFERENCE_LABEL, "nan"))
                 condition = row["condition"].replace("neural_codec", str(known.get("neural_codec")))
-                clips.append(LabelledClip(index.parent / row["file"], condition, labels, band, level, reference))
+                codec = tuple(float(row.get(t, "nan")) for t in CODEC_TEACHERS)
+                clips.append(LabelledClip(index.parent / row["file"], condition, labels, band, level, reference, codec))
     if not clips:
         raise FileNotFoundError(f"no labelled shards in {folder}: build a set with `python -m training.build_set`")
     return clips
@@ -132,6 +148,8 @@ class Calibration:
     The mixture is the mean of standardised PESQ and Distill-MOS, weighted by the damage (`PESQ_WEIGHTS`; Distill-MOS
     alone where PESQ cannot judge), mapped linearly so that undamaged speech is at `CLEAN_MOS` and what both find worst
     is at 1. Distill-MOS counts relative to what it says of the clean reference: the damage is judged, not the talker.
+    For resynthesised speech it is the mean of Distill-MOS and `CODEC_TEACHERS`, which are brought to the scale of the
+    mixture by the mean and spread that both have on `ANCHORS` (`codec_lines`: slope and offset of each).
     Bandwidth and level then scale the distance from 1.
     """
 
@@ -141,6 +159,7 @@ class Calibration:
     clean: float
     worst: float
     by_damage: bool = True
+    codec_lines: tuple[tuple[float, float], ...] = ()
 
     @classmethod
     def fit(cls, clips: Sequence[LabelledClip], by_damage: bool = True, by_reference: bool = True) -> Calibration:
@@ -162,6 +181,7 @@ class Calibration:
             worst=math.nan,
             by_damage=by_damage,
         )
+        fitted = replace(fitted, codec_lines=fitted._codec_lines(clips))
         mixture = fitted._mixture(clips)
         undamaged = mixture[[c.condition == "clean" for c in clips]]
         clean = np.nanmean(undamaged) if undamaged.size else np.nanmax(mixture)  # a tiny set may have none
@@ -186,6 +206,18 @@ class Calibration:
         shares["loudness"] = clip.level_share
         return [float(np.clip(1 + (CLEAN_MOS - 1) * shares[name], 1, 5)) - 3 for name in DIMENSIONS]
 
+    def _codec_lines(self, clips: Sequence[LabelledClip]) -> tuple[tuple[float, float], ...]:
+        """Slope and offset from each of `CODEC_TEACHERS` to the mixture; none if too few clips are known."""
+        anchors = [c for c in clips if ANCHORS.issuperset(c.kinds) and not np.isnan(c.codec_labels).any()]
+        if not self.by_damage or len(anchors) < LEAST_ANCHORS:
+            return ()
+        mixture = self._mixture(anchors)
+        lines = []
+        for label, sign in zip(np.transpose([c.codec_labels for c in anchors]), (-1, 1), strict=True):  # WARP-Q: a cost
+            slope = sign * mixture.std() / label.std()
+            lines.append((float(slope), float(mixture.mean() - slope * label.mean())))
+        return tuple(lines)
+
     def _mixture(self, clips: Sequence[LabelledClip]) -> NDArray[np.float64]:
         labels = np.array([c.labels for c in clips])
         own = np.array([c.reference for c in clips])
@@ -197,4 +229,8 @@ class Calibration:
         pesq = standardised[:, TEACHERS.index("pesq")]
         weight = np.where(np.isnan(pesq), 0, [c.pesq_weight if self.by_damage else 0.5 for c in clips])
         mixture: NDArray[np.float64] = weight * np.nan_to_num(pesq) + (1 - weight) * standardised[:, distill]
+        for i, clip in enumerate(clips if self.codec_lines else ()):
+            if RESYNTHESIS.intersection(clip.kinds) and not np.isnan(clip.codec_labels).any():
+                lines = zip(self.codec_lines, clip.codec_labels, strict=True)
+                mixture[i] = np.mean([standardised[i, distill], *(a * label + b for (a, b), label in lines)])
         return mixture

@@ -71,6 +71,7 @@ class Simulator:
         seconds: Shortest and longest clip.
         vary_voices: Change the speed and the colour of the clean speech (see `voices`).
         clean_share: Share of clips without damage; the others keep their relative shares.
+        kinds: Which of `DEGRADATIONS` there are.
     """
 
     def __init__(
@@ -81,7 +82,9 @@ class Simulator:
         seconds: tuple[float, float] = SECONDS,
         vary_voices: bool = True,
         clean_share: float = COUNT_PROBABILITIES[0],
+        kinds: Sequence[str] = tuple(DEGRADATIONS),
     ) -> None:
+        self.kinds = [kind for kind in DEGRADATIONS if kind in kinds]
         damaged = np.array(COUNT_PROBABILITIES[1:])
         self.count_probabilities = [clean_share, *(1 - clean_share) * damaged / damaged.sum()]
         responses = tuple(read_audio(Path(room), SIMULATION_RATE) for room in rooms)
@@ -95,8 +98,8 @@ class Simulator:
         narrow, talker = draw_reference(self.material.speech, rng, self.seconds, self.vary_voices)
         reference = widen(narrow, rng)
         material = replace(self.material, talker=talker)
-        names, weights = list(DEGRADATIONS), np.array([w for _, w in DEGRADATIONS.values()])
-        count = int(rng.choice(len(COUNT_PROBABILITIES), p=self.count_probabilities))
+        names, weights = self.kinds, np.array([DEGRADATIONS[kind][1] for kind in self.kinds])
+        count = min(int(rng.choice(len(COUNT_PROBABILITIES), p=self.count_probabilities)), len(names))
         chosen = sorted(rng.choice(len(names), count, replace=False, p=weights / weights.sum()))
         rate = int(rng.choice(list(DELIVERY_RATES), p=list(DELIVERY_RATES.values())))
         degraded, parameters = channel.set_level(reference, rng)
