@@ -18,7 +18,7 @@ import torch
 from benchmarks.baselines import Baseline, Unavailable, make
 from benchmarks.baselines.base import Array, score_file
 from benchmarks.probes import RATE, speech
-from benchmarks.worker import file_memory, limit_cores, limit_memory, peak_memory, reset_peak
+from benchmarks.worker import code_memory, limit_cores, limit_memory, peak_memory, reset_peak
 
 FLOOR = "floor"
 BATCH_SECONDS = 8.0
@@ -107,13 +107,13 @@ def measure_memory(
             limit_memory(limit_gb)
             reset_peak()
             loaded = peak_memory()
-        code = file_memory()
+        code = 0 if on_gpu else code_memory()
         start = time.perf_counter()
         task()
         seconds = time.perf_counter() - start
         peak = torch.cuda.max_memory_allocated() if on_gpu else peak_memory()
-    code = 0 if on_gpu else max(0, file_memory() - code)
-    in_bytes = {"loaded_mb": loaded, "memory_mb": peak - loaded, "data_mb": peak - loaded - code}
+        code = 0 if on_gpu else code_memory() - code
+    in_bytes = {"loaded_mb": loaded, "memory_mb": peak - loaded, "data_mb": max(0, peak - loaded - code)}
     return {name: value / 2**20 for name, value in in_bytes.items()} | {"first_s": seconds}
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 _STATUS = Path("/proc/self/status")
+_MAPS = Path("/proc/self/smaps")
 _RESET = Path("/proc/self/clear_refs")
 
 
@@ -64,9 +65,18 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def file_memory() -> int:
-    """Resident pages of files in bytes: code of libraries, which comes in at its first use (0 where unknown)."""
-    return _status("RssFile") if _STATUS.is_file() else 0
+def code_memory() -> int:
+    """Resident bytes of libraries' files, which come in as their code is used (0 where the system does not say)."""
+    if not _MAPS.is_file():
+        return 0
+    library, total = False, 0
+    for line in _MAPS.read_text().splitlines():
+        words = line.split()
+        if not words[0].endswith(":"):  # the head of a mapping: its addresses, rights, ..., and its file
+            library = ".so" in Path(words[-1]).name
+        elif library and words[0] == "Rss:":
+            total += int(words[1]) * 1024
+    return total
 
 
 def _serve(connection: multiprocessing.connection.Connection, target: Callable[..., Any]) -> None:

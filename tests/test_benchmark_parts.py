@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ pytest.importorskip("matplotlib", reason="needs the bench extra")
 from conftest import small_model, write_noise  # noqa: E402
 from scipy import stats  # noqa: E402
 
-from benchmarks import probes, report, robustness, speed, timing  # noqa: E402
+from benchmarks import probes, report, robustness, speed, timing, worker  # noqa: E402
 from benchmarks.baselines import Unavailable, base, make, trained, wav2vec  # noqa: E402
 from benchmarks.datasets import read_set  # noqa: E402
 from benchmarks.measures import agreement, first_order_map, intervals, paired_test, pcc, srcc  # noqa: E402
@@ -260,3 +261,11 @@ def test_peers_agree_with_the_design(metric, expected, shared, tmp_path):
     clips = read_set(shared / "human" / "p808")[0].clips
     scores, _ = score_clips(baseline, clips, folder=tmp_path)
     assert pcc(np.array(scores), np.array([clip.mos for clip in clips])) == pytest.approx(expected, abs=0.005)
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").is_file(), reason="needs Linux's /proc")
+def test_memory_tells_data_from_code():
+    before = worker.code_memory()
+    assert before > 1e6  # Python and torch are in use
+    kept = np.ones(8_000_000)
+    assert abs(worker.code_memory() - before) < 1e6 < kept.nbytes

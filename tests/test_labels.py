@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
+import json
 
 import numpy as np
 import pytest
@@ -11,7 +13,8 @@ if importlib.util.find_spec("speechmos") is None:
     pytest.skip("needs the training environment: bash training/install.sh", allow_module_level=True)
 
 from jsqa_metric.model import DIMENSIONS
-from training.data.labels import CLEAN_MOS, LEAST_ANCHORS, UNKNOWN, Calibration, LabelledClip
+from training.data.labels import CLEAN_MOS, LEAST_ANCHORS, UNKNOWN, Calibration, LabelledClip, read_set
+from training.teachers import CODEC_TEACHERS, TEACHERS
 
 
 def clip(
@@ -85,7 +88,7 @@ def test_bandwidth_and_level_that_no_teacher_hears_are_in_the_target(calibration
 def test_codec_teachers_judge_resynthesised_speech_on_the_scale_of_classic_codecs():
     def classic(share: float) -> LabelledClip:  # the teachers agree, each on its own scale
         labels = (1 + 3.64 * share, share, 1 + 3.6 * share, 1 + 3 * share)
-        return clip("codec" if share < 1 else "clean", labels, codec_labels=(3 - 2.4 * share, 2 + 3 * share))
+        return clip("codec", labels, codec_labels=(3 - 2.4 * share, 2 + 3 * share))
 
     anchors = [classic(share) for share in np.linspace(0.2, 1, LEAST_ANCHORS)]
     calibration = Calibration.fit(anchors)
@@ -103,3 +106,18 @@ def test_codec_teachers_judge_resynthesised_speech_on_the_scale_of_classic_codec
     assert few.codec_lines == ()
     alike = few.targets([clip("fargan", (2.0, 0.5, 2.8, 3), codec_labels=label) for label in ((1.8, 3.5), UNKNOWN)])
     assert alike[0, 0] == alike[1, 0]
+
+
+def test_gaps_are_not_the_business_of_codec_teachers(tmp_path):
+    (tmp_path / "00000").mkdir()
+    columns = ["file", "condition", *TEACHERS, *CODEC_TEACHERS, "parameters"]
+    with (tmp_path / "00000" / "labels.csv").open("w", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(columns)
+        for loss in (0.0, 0.2):
+            known = {"level_db": -26, "neural_codec": "opus-networks", "loss_rate": loss}
+            writer.writerow(["a.flac", "neural_codec", 2, 0.8, 3, 3, 1.2, 0.9, json.dumps(known)])
+    whole, lossy = read_set(tmp_path)
+    assert whole.condition == lossy.condition == "opus-networks"
+    assert whole.codec_labels == (1.2, 0.9)
+    assert np.isnan(lossy.codec_labels).all()

@@ -86,6 +86,8 @@ def test_a_simulator_of_some_kinds_draws_no_others(folders):
     drawn = [simulator.draw(1, index) for index in range(8)]
     assert {kind for clip in drawn for kind in clip.degradations} == {"suppressor", "chop"}
     assert all(1 <= len(clip.degradations) <= 2 for clip in drawn)
+    with pytest.raises(ValueError, match="no such damage: hiss"):
+        Simulator(**folders, kinds=["chop", "hiss"])
 
 
 def test_amr_wb_codes_speech_better_with_more_bits(speech, built_codecs):

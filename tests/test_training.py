@@ -19,14 +19,12 @@ if importlib.util.find_spec("distillmos") is None or importlib.util.find_spec("a
 from jsqa_metric.model import DIMENSIONS, LOG_STD
 from training import ablation, add_labels, build_set, evaluate, publish, train
 from training.checkpoints import read_model
-from training.data import codecs, speech_codecs
 from training.data.corpus import SAMPLE_RATE, Corpus
 from training.data.labelled import LabelledSet, collate_cropped
 from training.data.labels import Calibration, read_set
 from training.data.simulate import draw_reference
 from training.regression import Regression
-from training.teachers import ALL_LABELS, CODEC_TEACHERS, REFERENCE_LABEL, TEACHERS, Teachers
-from training.warpq import warpq
+from training.teachers import CODEC_TEACHERS, REFERENCE_LABEL, TEACHERS, Teachers
 
 
 def test_references_of_older_sets_are_found_and_labelled(folders, tmp_path):
@@ -51,31 +49,10 @@ def test_references_of_older_sets_are_found_and_labelled(folders, tmp_path):
     assert labels[REFERENCE_LABEL].tolist() == pytest.approx([Teachers().distillmos(s) for s, _ in drawn], abs=1e-3)
     assert labels[list(CODEC_TEACHERS)].notna().all(axis=1).tolist() == [False, False, True]
     assert labels["warpq"][2] < 1
-    assert labels["visqol"][2] > 4.5
+    assert labels["visqol"][2] > 0.95
     before = (shard / "labels.csv").read_bytes()
     add_labels.main([*arguments, "1"])  # nothing is missing any more, so nothing is drawn
     assert (shard / "labels.csv").read_bytes() == before
-
-
-def test_teachers_prefer_clean_speech(speech, noisy):
-    teachers = Teachers()
-    clean, damaged = teachers.label(speech, speech, "clean"), teachers.label(noisy, speech, "noise")
-    assert tuple(clean) == ALL_LABELS
-    assert clean[REFERENCE_LABEL] == damaged[REFERENCE_LABEL] == clean["distillmos"]
-    for teacher in TEACHERS:
-        assert clean[teacher] > damaged[teacher], teacher
-    assert np.isnan([damaged[teacher] for teacher in CODEC_TEACHERS]).all()
-    assert np.isnan(teachers.pesq(speech, np.zeros_like(speech)))
-
-
-def test_codec_teachers_hear_codecs_and_not_what_resynthesis_makes_up(speech, built_codecs):
-    teachers = Teachers()
-    coded = {step: codecs.align(speech_codecs.fargan(speech, step), speech) for step in (0.0, 0.6, 1.1)}
-    labels = [teachers.codec_labels(signal, speech, "neural_codec") for signal in (speech, *coded.values())]
-    assert (np.diff([label["warpq"] for label in labels]) > 0.05).all()
-    assert (np.diff([label["visqol"] for label in labels]) < -0.05).all()
-    assert warpq(-speech, speech) == pytest.approx(warpq(speech, speech), abs=0.02)  # a matter of phase
-    assert np.isnan(warpq(speech[:4000], speech[:4000]))
 
 
 def test_an_interrupted_set_is_finished_and_the_same(labelled_set, tmp_path):

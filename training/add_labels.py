@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from training.data.corpus import Corpus, read_audio
 from training.data.simulate import draw_reference
-from training.teachers import ALL_LABELS, CODEC_TEACHERS, REFERENCE_LABEL, Teachers
+from training.teachers import ALL_LABELS, CODEC_DAMAGE, CODEC_TEACHERS, REFERENCE_LABEL, Teachers
 
 _speech: Corpus
 _teachers: Teachers
@@ -42,7 +42,8 @@ def label_shard(index: Path, seed: int, vary_voices: bool) -> None:
     if set(ALL_LABELS) <= set(rows[0]):
         return
     for row in rows:
-        resynthesised = "neural_codec" in row["condition"]
+        kinds = set(row["condition"].split("+"))
+        resynthesised = "neural_codec" in kinds and kinds <= CODEC_DAMAGE
         if REFERENCE_LABEL in row and not resynthesised:
             row |= dict.fromkeys(CODEC_TEACHERS, "nan")
             continue

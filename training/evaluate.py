@@ -67,10 +67,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a model as `load_model` takes it")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--recipe", type=Path, default=RECIPE, help="whose sets and labels (default: %(default)s)")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="changes to the recipe")
     args = parser.parse_args(arguments)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    model, data = load_model(args.model), read_recipe(RECIPE, args.set)["data"]
+    model, data = load_model(args.model), read_recipe(args.recipe, args.set)["data"]
     train, clips = ([clip for folder in data[part] for clip in read_set(folder)] for part in ("train", "valid"))
     # the network alone, without the bandwidth that `score` adds to one with a limit
     top_hz = 8000.0 if model.config.limit_hz else model.sample_rate / 2

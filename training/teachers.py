@@ -10,7 +10,7 @@ and it is never a teacher here.
 | `distillmos` | no | MIT | Stahl and Gamper 2025 |
 | `dnsmos_p808` | no | MIT | Reddy et al. 2021 |
 | `warpq` (speech codecs only) | yes | Apache 2.0 | Jassim et al. 2022, see `training.warpq` |
-| `visqol` (speech codecs only) | yes | Apache 2.0 | Chinen et al. 2020, speech mode |
+| `visqol` (speech codecs only) | yes | Apache 2.0 | Chinen et al. 2020, its similarity in speech mode |
 """
 
 from __future__ import annotations
@@ -28,10 +28,8 @@ import torch
 from pesq import NoUtterancesError, pesq
 from pystoi import stoi
 from speechmos.dnsmos import DNSMOS
-from visqol import VisqolApi
 
 from training.data.corpus import SAMPLE_RATE, Signal
-from training.warpq import warpq
 
 DISTILLMOS_SAMPLES = 122880
 """One window of Distill-MOS (7.68 s)."""
@@ -51,17 +49,21 @@ class Teachers:
     def __init__(self) -> None:
         try:
             import distillmos
+            from visqol import VisqolApi
+
+            from training.warpq import warpq
         except (ImportError, OSError) as error:
             raise ModuleNotFoundError(
-                "Distill-MOS needs torchaudio and its own packages: run `bash training/install.sh`"
+                f"the teachers need torchaudio and packages of their own: run `bash training/install.sh` ({error})"
             ) from error
+        self._warpq = warpq
         with contextlib.redirect_stdout(io.StringIO()):  # it prints where its weights lie
             self._distillmos = distillmos.ConvTransformerSQAModel().eval()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         folder = Path(speechmos.__file__).parent / "dnsmos_models"
         self._visqol = VisqolApi()
-        self._visqol.create(mode="speech", use_lattice_model=False)  # the lattice saturates, and needs a runtime
+        self._visqol.create(mode="speech", use_lattice_model=False)
         self._p808 = onnxruntime.InferenceSession(folder / "model_v8.onnx", options, ["CPUExecutionProvider"])
 
     def label(self, degraded: Signal, reference: Signal, condition: str) -> dict[str, float]:
@@ -84,12 +86,18 @@ class Teachers:
         """What `CODEC_TEACHERS` say; NaN where there is other damage, which they were not made for."""
         if not CODEC_DAMAGE.issuperset(condition.split("+")):
             return dict.fromkeys(CODEC_TEACHERS, math.nan)
-        return {"warpq": warpq(degraded, reference), "visqol": self.visqol(degraded, reference)}
+        return {"warpq": self._warpq(degraded, reference), "visqol": self.visqol(degraded, reference)}
 
     def visqol(self, degraded: Signal, reference: Signal) -> float:
-        """ViSQOL's MOS-LQO in speech mode, 1 to 5; NaN where it finds no speech."""
-        result = self._visqol.measure_from_arrays(reference.astype(float), degraded.astype(float), SAMPLE_RATE)
-        return float(result.moslqo)
+        """ViSQOL's similarity in speech mode (NSIM), up to 1; NaN where it finds no speech.
+
+        Not its MOS, whose mapping was fitted to TCD-VoIP, a set that our models are evaluated on.
+        """
+        try:
+            result = self._visqol.measure_from_arrays(reference.astype(float), degraded.astype(float), SAMPLE_RATE)
+        except IndexError:  # what it raises without a patch of speech
+            return math.nan
+        return float(result.vnsim)
 
     @staticmethod
     def pesq(degraded: Signal, reference: Signal) -> float:

@@ -126,8 +126,11 @@ def _score_windows(jobs: list[_Job], model: JSQAModel, device: torch.device) -> 
     read = [(job, job.signal.to(device)) for job in jobs if job.signal is not None]
     if not read:
         return
-    centred = [signal - offset(signal) for _, signal in read]
-    loudest = [torch.stack([s.detach().abs().amax() for s in signals]) for signals in ([s for _, s in read], centred)]
+    offsets = torch.stack([offset(signal) for _, signal in read])
+    # most clips have none, and each pass over the samples costs time
+    known = zip(read, offsets, offsets.detach().tolist(), strict=True)
+    centred = [signal - own if there else signal for (_, signal), own, there in known]
+    loudest = [torch.stack([_peak(s) for s in signals]) for signals in ([s for _, s in read], centred)]
     peaks, heard_peaks = (peak.tolist() for peak in loudest)  # NaN if any sample is
     for (job, _), peak in zip(read, peaks, strict=True):
         job.error = au.peak_error(peak)
@@ -153,6 +156,11 @@ def _score_windows(jobs: list[_Job], model: JSQAModel, device: torch.device) -> 
         job.level_db, job.weight = level_db, job.weight * share
 
 
+def _peak(signal: Tensor) -> Tensor:
+    low, high = signal.detach().aminmax()
+    return torch.maximum(-low, high)
+
+
 def _audible(signal: Tensor, sample_rate: int) -> Tensor:
     """Share of a window that is not silent."""
     return (frames_of(signal, sample_rate).abs().amax(1) >= au.SILENCE_PEAK).float().mean()
@@ -165,8 +173,9 @@ def _score_signals(
     gains, shares = torch.ones_like(levels), torch.ones_like(levels)
     if model.config.limit_hz:
         gains = torch.stack([bandwidth_gain(s, rate) for s, rate in zip(signals, rates, strict=True)])
-    if model.config.floor_db:
-        raised = [turn_up(s, level, model.config.floor_db) for s, level in zip(signals, levels, strict=True)]
+    if floor_db := model.config.floor_db:
+        quiet = zip(signals, levels, (levels.detach() < floor_db).tolist(), strict=True)
+        raised = [turn_up(s, level, floor_db) if below else (s, level.new_ones(())) for s, level, below in quiet]
         signals, shares = [signal for signal, _ in raised], torch.stack([share for _, share in raised])
     scores, stds, dimensions = model.predict_details(*_resample_batch(signals, rates, model.sample_rate))
     dimensions[:, _LOUDNESS] = extend(dimensions[:, _LOUDNESS], shares)
@@ -177,7 +186,8 @@ def _resample_batch(signals: list[Tensor], rates: list[int], rate: int) -> tuple
     """Pad and resample signals of different lengths and rates: waveforms `(batch, time)` and their lengths."""
     if len(set(rates)) == 1:
         lengths = [au.resampled_length(s.shape[0], rates[0], rate) for s in signals]
-        wav = au.resample(pad_sequence(signals, batch_first=True), rates[0], rate)
+        stacked = signals[0][None] if len(signals) == 1 else pad_sequence(signals, batch_first=True)
+        wav = au.resample(stacked, rates[0], rate)
     else:
         resampled = [au.resample(s[None], r, rate)[0] for s, r in zip(signals, rates, strict=True)]
         lengths = [s.shape[0] for s in resampled]

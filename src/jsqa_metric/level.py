@@ -17,7 +17,7 @@ COST_PER_DB = 1.5 / 93.2
 FADE = 0.1
 """The last tenth of the range fades out, so that also the faintest clip has a gradient that says: louder."""
 OFFSET_SAMPLES = 8192
-"""About so many samples, evenly spaced, stand for all in the median, which is then soon found."""
+"""No more than twice as many samples, evenly spaced, stand for all in the median, which is then soon found."""
 OFFSET_RANGE = (0.05, 0.1)
 """An offset counts from here to there, relative to the RMS of the signal."""
 FRAME_SECONDS = 0.02

@@ -105,13 +105,13 @@ def packet_loss(speech: Signal, rng: np.random.Generator, material: Material) ->
 
 
 def band_limit(speech: Signal, rng: np.random.Generator, material: Material) -> tuple[Signal, Parameters]:
-    """Low-pass 1.5..16 kHz, high-pass 100..800 Hz, or the telephone band."""
+    """Low-pass 0.7..16 kHz, high-pass 100..800 Hz, or the telephone band."""
     low, high = 0.0, 0.0
     kind = rng.choice(["telephone", "low", "high", "both"], p=[0.3, 0.35, 0.15, 0.2])
     if kind == "telephone":
         low, high = 300.0, 3400.0
     if kind in ("low", "both"):
-        high = float(1500 * 10 ** rng.uniform(0, 1.03))
+        high = float(700 * 10 ** rng.uniform(0, 1.36))
     if kind in ("high", "both"):
         low = float(rng.uniform(100, 800))
     out = speech

@@ -65,11 +65,11 @@ DAMAGE_DIMENSIONS: dict[str, tuple[str, ...]] = {
 NARROW_HZ = 7000.0
 """Narrower clips are coloured, whatever else was done."""
 
-RESYNTHESIS = frozenset({"fargan", "codec2", "opus-networks", "opus-loss"})
+RESYNTHESIS = frozenset({"fargan", "codec2", "opus-networks"})
 """Codecs whose decoder makes up the waveform. Distill-MOS hears their damage as differently as talkers differ, and PESQ
 compares waveforms: where there is no other damage, `CODEC_TEACHERS` count as much as Distill-MOS."""
-ANCHORS = frozenset({"clean", "codec"})
-"""Damage on which PESQ and Distill-MOS set the scale of `CODEC_TEACHERS`: classic codecs and none."""
+ANCHORS = frozenset({"codec"})
+"""Damage on which PESQ and Distill-MOS set the scale of `CODEC_TEACHERS`: classic codecs."""
 LEAST_ANCHORS = 50
 UNKNOWN = (math.nan,) * len(CODEC_TEACHERS)
 
@@ -134,7 +134,9 @@ def read_set(folder: str | Path) -> list[LabelledClip]:
                 band, level = known.get("bandwidth_hz", SAMPLE_RATE / 2), known["level_db"]
                 reference = float(row.get(REFERENCE_LABEL, "nan"))
                 condition = row["condition"].replace("neural_codec", str(known.get("neural_codec")))
-                codec = tuple(float(row.get(t, "nan")) for t in CODEC_TEACHERS)
+                # gaps are none of their business: WARP-Q's median passes over them
+                lost = known.get("loss_rate", 0)
+                codec = UNKNOWN if lost else tuple(float(row.get(t, "nan")) for t in CODEC_TEACHERS)
                 clips.append(LabelledClip(index.parent / row["file"], condition, labels, band, level, reference, codec))
     if not clips:
         raise FileNotFoundError(f"no labelled shards in {folder}: build a set with `python -m training.build_set`")

@@ -71,7 +71,8 @@ class Simulator:
         seconds: Shortest and longest clip.
         vary_voices: Change the speed and the colour of the clean speech (see `voices`).
         clean_share: Share of clips without damage; the others keep their relative shares.
-        kinds: Which of `DEGRADATIONS` there are.
+        kinds: Which of `DEGRADATIONS` there are; a clip has each at most once, so that of few kinds there are many
+            clips with all of them.
     """
 
     def __init__(
@@ -84,6 +85,8 @@ class Simulator:
         clean_share: float = COUNT_PROBABILITIES[0],
         kinds: Sequence[str] = tuple(DEGRADATIONS),
     ) -> None:
+        if unknown := set(kinds) - set(DEGRADATIONS):
+            raise ValueError(f"no such damage: {', '.join(sorted(unknown))}; there are {', '.join(DEGRADATIONS)}")
         self.kinds = [kind for kind in DEGRADATIONS if kind in kinds]
         damaged = np.array(COUNT_PROBABILITIES[1:])
         self.count_probabilities = [clean_share, *(1 - clean_share) * damaged / damaged.sum()]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -33,7 +34,9 @@ _NSNET2_FRAME = 320
 
 @lru_cache(maxsize=8)
 def _session(package: str, file: str) -> onnxruntime.InferenceSession:
-    spec = importlib.util.find_spec(package)
+    spec = None
+    with suppress(ModuleNotFoundError):  # of the package around it
+        spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError(f"{package} is missing: run `bash training/install.sh`")
     options = onnxruntime.SessionOptions()

@@ -1,0 +1,65 @@
+"""The teachers: what they say of real clips, and how their report weighs them."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+if importlib.util.find_spec("distillmos") is None or importlib.util.find_spec("visqol") is None:
+    pytest.skip("needs the training environment: bash training/install.sh", allow_module_level=True)
+
+from training import teachers_report
+from training.data import codecs, speech_codecs
+from training.teachers import ALL_LABELS, CODEC_TEACHERS, REFERENCE_LABEL, TEACHERS, Teachers
+from training.warpq import warpq
+
+
+def test_teachers_prefer_clean_speech(speech, noisy):
+    teachers = Teachers()
+    clean, damaged = teachers.label(speech, speech, "clean"), teachers.label(noisy, speech, "noise")
+    assert tuple(clean) == ALL_LABELS
+    assert clean[REFERENCE_LABEL] == damaged[REFERENCE_LABEL] == clean["distillmos"]
+    for teacher in TEACHERS:
+        assert clean[teacher] > damaged[teacher], teacher
+    assert np.isnan([damaged[teacher] for teacher in CODEC_TEACHERS]).all()
+    assert np.isnan(teachers.pesq(speech, np.zeros_like(speech)))
+
+
+def test_codec_teachers_hear_codecs_and_not_what_resynthesis_makes_up(speech, built_codecs):
+    teachers = Teachers()
+    coded = {step: codecs.align(speech_codecs.fargan(speech, step), speech) for step in (0.0, 0.6, 1.1)}
+    labels = [teachers.codec_labels(signal, speech, "neural_codec") for signal in (speech, *coded.values())]
+    assert (np.diff([label["warpq"] for label in labels]) > 0.05).all()
+    assert (np.diff([label["visqol"] for label in labels]) < -0.01).all()
+    assert warpq(-speech, speech) == pytest.approx(warpq(speech, speech), abs=0.02)  # a matter of phase
+    short = teachers.codec_labels(speech[:4000], speech[:4000], "codec")  # too little speech for either
+    assert np.isnan(list(short.values())).all()
+
+
+def test_shares_of_variance_belong_to_what_makes_it():
+    settings, talkers = np.array([1.0, 2.0, 4.0])[:, None], np.array([0.0, 0.1, 0.3, 0.4])
+    of_settings, of_talkers = teachers_report.shares(settings + talkers)
+    assert of_settings + of_talkers == pytest.approx(1)
+    assert of_settings / of_talkers == pytest.approx(settings.var() / talkers.var())
+    assert teachers_report.shares(np.broadcast_to(settings, (3, 4))) == pytest.approx((1, 0))
+
+
+def test_as_many_talkers_as_there_are(folders):
+    with pytest.raises(ValueError, match="999 talkers are wanted"):
+        next(teachers_report.references(list(map(str, folders["speech"])), 999, 1))
+
+
+def test_the_report_of_teachers_on_real_speech(folders, tmp_path, monkeypatch, capsys):
+    kept = [name for name in teachers_report.settings() if name == "none" or "700 bit" in name or "6600" in name]
+    every = teachers_report.settings()
+    monkeypatch.setattr(teachers_report, "settings", lambda: {name: every[name] for name in kept})
+    arguments = ["--speech", *map(str, folders["speech"]), "--out", str(tmp_path / "report"), "--talkers"]
+    teachers_report.main([*arguments, "1"])
+    first = (tmp_path / "report.csv").read_text()
+    teachers_report.main([*arguments, "2"])  # goes on, and does not ask again
+    assert (tmp_path / "report.csv").read_text().startswith(first)
+    assert "2 talkers through each of 3 settings" in capsys.readouterr().out
+    rows = [line.split("|") for line in (tmp_path / "report.md").read_text().splitlines() if line.startswith("| warpq")]
+    assert float(rows[0][3]) > 0.9
