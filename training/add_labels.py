@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from training.data.corpus import Corpus, read_audio
 from training.data.simulate import draw_reference
-from training.teachers import ALL_LABELS, CODEC_DAMAGE, CODEC_TEACHERS, REFERENCE_LABEL, Teachers
+from training.teachers import CODEC_DAMAGE, CODEC_TEACHERS, REFERENCE_LABEL, Teachers
 
 _speech: Corpus
 _teachers: Teachers
@@ -39,7 +39,7 @@ def label_shard(index: Path, seed: int, vary_voices: bool) -> None:
     """Rewrite one `labels.csv` with the new columns, in one go."""
     with index.open(newline="") as handle:
         rows = list(csv.DictReader(handle))
-    if set(ALL_LABELS) <= set(rows[0]):
+    if {REFERENCE_LABEL, *CODEC_TEACHERS} <= set(rows[0]):
         return
     for row in rows:
         kinds = set(row["condition"].split("+"))
