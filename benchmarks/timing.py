@@ -107,12 +107,12 @@ def measure_memory(
             limit_memory(limit_gb)
             reset_peak()
             loaded = peak_memory()
-        code = 0 if on_gpu else code_memory()
+        code_before = code_memory()
         start = time.perf_counter()
         task()
         seconds = time.perf_counter() - start
         peak = torch.cuda.max_memory_allocated() if on_gpu else peak_memory()
-        code = 0 if on_gpu else code_memory() - code
+        code = 0 if on_gpu else code_memory() - code_before
     in_bytes = {"loaded_mb": loaded, "memory_mb": peak - loaded, "data_mb": max(0, peak - loaded - code)}
     return {name: value / 2**20 for name, value in in_bytes.items()} | {"first_s": seconds}
 

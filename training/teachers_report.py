@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from training.data import codecs, speech_codecs
 from training.data.corpus import SAMPLE_RATE, Corpus, Signal, active_rms, change_rate
-from training.data.labels import REFERENCE_SCALES
+from training.data.labels import relative_to_reference
 from training.data.simulate import draw_reference
 from training.report import append_rows, markdown, provenance, this_command
 from training.teachers import CODEC_TEACHERS, REFERENCE_LABEL, TEACHERS, Teachers
@@ -95,8 +95,9 @@ def shares(labels: NDArray[np.float64]) -> tuple[float, float]:
 
 def report(labels: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The teachers' shares of variance, and the mean label of each setting."""
-    scale = ((labels[REFERENCE_LABEL].mean() - 1) / (labels[REFERENCE_LABEL] - 1)).clip(*REFERENCE_SCALES)
-    labels = labels.assign(**{RELATIVE: 1 + (labels["distillmos"] - 1) * scale})
+    of_references = labels[REFERENCE_LABEL].to_numpy()
+    relative = relative_to_reference(labels["distillmos"].to_numpy(), of_references, of_references.mean())
+    labels = labels.assign(**{RELATIVE: relative})
     rows = []
     for teacher in (*TEACHERS, RELATIVE, *CODEC_TEACHERS):
         square = labels.pivot(index="setting", columns="talker", values=teacher).dropna(axis=1)

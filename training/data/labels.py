@@ -77,6 +77,15 @@ REFERENCE_SCALES = (0.8, 1.5)
 """How far Distill-MOS's opinion of the reference may scale that of the damaged clip."""
 
 
+def relative_to_reference(labels: NDArray[np.float64], own: NDArray[np.float64], mean: float) -> NDArray[np.float64]:
+    """Distill-MOS's labels, stretched from what it says of each clip's reference to what references have on average.
+
+    Where the reference's label is NaN, a clip's label stays as it is.
+    """
+    scale = np.nan_to_num(np.clip((mean - 1) / (own - 1), *REFERENCE_SCALES), nan=1.0)
+    return 1 + (labels - 1) * scale
+
+
 @dataclass(frozen=True)
 class LabelledClip:
     """A clip of a set: where it lies, its damage, the teachers' labels, and what no teacher hears (Hz, dBFS).
@@ -223,10 +232,8 @@ class Calibration:
     def _mixture(self, clips: Sequence[LabelledClip]) -> NDArray[np.float64]:
         labels = np.array([c.labels for c in clips])
         own = np.array([c.reference for c in clips])
-        # from 1 to the reference's label, as from 1 to what references have on average
-        scale = np.nan_to_num(np.clip((self.reference - 1) / (own - 1), *REFERENCE_SCALES), nan=1.0)
         distill = TEACHERS.index("distillmos")
-        labels[:, distill] = 1 + (labels[:, distill] - 1) * scale
+        labels[:, distill] = relative_to_reference(labels[:, distill], own, self.reference)
         standardised = (labels - self.mean) / self.std
         pesq = standardised[:, TEACHERS.index("pesq")]
         weight = np.where(np.isnan(pesq), 0, [c.pesq_weight if self.by_damage else 0.5 for c in clips])
