@@ -52,7 +52,7 @@ def test_each_damage_is_taught_by_the_teacher_that_hears_it(calibration):
 
 def test_damage_is_a_loss_in_its_own_dimension_only(calibration):
     def dimensions(condition: str, **known: float) -> dict[str, float]:
-        labels = calibration.targets([clip(condition, LABELS["noise"], **known)])[0, -4:] + 3
+        labels = calibration.targets([clip(condition, LABELS["noise"], **known)])[0, -5:-1] + 3
         return dict(zip(DIMENSIONS, labels, strict=True))
 
     clean = CLEAN_MOS
@@ -64,6 +64,18 @@ def test_damage_is_a_loss_in_its_own_dimension_only(calibration):
     assert both["coloration"] == pytest.approx(clean)
     assert np.isnan(dimensions("noise", bandwidth_hz=4000.0)["noisiness"])  # the bandwidth is damage, too
     assert dimensions("noise", level_db=-46.0)["loudness"] < noisy["loudness"] == pytest.approx(clean)
+
+
+def test_the_doubt_is_how_much_the_teachers_differ_in_mos(calibration):
+    def doubt(condition: str, labels: tuple[float, ...], **known: float) -> float:
+        return float(calibration.targets([clip(condition, labels, **known)])[0, -1])
+
+    agree, differ = doubt("noise", LABELS["clean"]), doubt("noise", (4.64, 1, 1.3, 4))
+    assert agree < 0.2
+    two = [calibration.targets([clip(c, (4.64, 1, 1.3, 4))])[0, 0] for c in ("echo", "clipping")]  # weights .75 and .2
+    assert differ == pytest.approx((two[0] - two[1]) / 0.55 / 2, rel=0.01)
+    assert doubt("vocoder", (4.64, 1, 1.3, 4)) == doubt("noise", (np.nan, 1, 1.3, 4)) == 0  # one teacher alone
+    assert doubt("noise", (4.64, 1, 1.3, 4), level_db=-46.0) < differ  # all of it counts less
 
 
 def test_the_damage_is_judged_and_not_the_talker():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 
 import pandas as pd
 import pytest
@@ -18,32 +19,10 @@ from training.tables import PRETRAINING
 def command(labelled_set, folders, rated_folder, tmp_path) -> list[str]:
     folder, out = str(labelled_set[0]), tmp_path / "out" / "tables"
     sources = ["--speech", str(folders["speech"][0]), "--noise", str(folders["noise"]), "--human", str(rated_folder)]
-    size = [
-        "--steps",
-        "2",
-        "--validations",
-        "1",
-        "--pretrain-epochs",
-        "1",
-        "--pretrain-pairs",
-        "8",
-        "--pair-seconds",
-        "0.5",
-    ]
-    grid = ["--encoders", "toy", "--seeds", "1", "2", "--clips", "8", "--accelerator", "cpu"]
-    return [
-        "--out",
-        str(out),
-        "--runs",
-        str(tmp_path / "runs"),
-        "--train",
-        folder,
-        "--valid",
-        folder,
-        *sources,
-        *size,
-        *grid,
-    ]
+    size = shlex.split("--steps 2 --validations 1 --pretrain-epochs 1 --pretrain-pairs 8 --pair-seconds 0.5")
+    grid = shlex.split("--encoders toy --seeds 1 2 --clips 8 --accelerator cpu")
+    places = ["--out", str(out), "--runs", str(tmp_path / "runs"), "--train", folder, "--valid", folder]
+    return [*places, *sources, *size, *grid]
 
 
 def test_the_grid_is_run_once_reported_and_not_mixed_with_other_settings(command, tmp_path, monkeypatch):
@@ -63,3 +42,14 @@ def test_the_grid_is_run_once_reported_and_not_mixed_with_other_settings(command
     tables.main(command)
     with pytest.raises(ValueError, match="other settings"):
         tables.main([*command, "--steps", "3"])
+
+
+def test_the_grid_runs_on_published_corpora(command, rated_folder, tmp_path):
+    rated = f"{{layout: folder, root: {rated_folder}}}"
+    tables.main([*command, "--train", rated, "--valid", rated, "--human", "--seeds", "1"])
+    rows = pd.read_csv(tmp_path / "out" / "tables.csv")
+    assert set(rows["set"]) == {"folder"}
+    assert len(rows) == 3
+    assert rows["settings"].str.contains(str(rated_folder)).all()
+    with pytest.raises(ValueError, match="for `train` and `valid` together"):
+        tables.main([*command, "--out", str(tmp_path / "other" / "tables"), "--valid", rated])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import math
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -20,10 +23,12 @@ from jsqa_metric.model import DIMENSIONS, LOG_STD
 from training import ablation, add_labels, build_set, evaluate, publish, train
 from training.checkpoints import read_model
 from training.data.corpus import SAMPLE_RATE, Corpus
-from training.data.labelled import LabelledSet, collate_cropped
+from training.data.labelled import FAINTEST_DB, LabelledSet, collate_cropped
 from training.data.labels import Calibration, read_set
+from training.data.loading import SORTED_BATCHES, TrainingSampler
 from training.data.simulate import draw_reference
-from training.regression import Regression
+from training.data.voices import change_speed
+from training.regression import WARP_RANGE, Regression, warped
 from training.teachers import CODEC_TEACHERS, REFERENCE_LABEL, TEACHERS, Teachers
 
 
@@ -84,6 +89,65 @@ def test_training_batches_are_crops_without_padding():
     assert (wav.diff(dim=1) == 1).all()
 
 
+def test_batches_of_like_length_hold_each_clip_once_and_change_with_the_epoch():
+    lengths = torch.randint(64000, 120000, (1000,), generator=torch.Generator().manual_seed(0))
+
+    def epoch(number: int, rank: int = 0, ranks: int = 1) -> list[int]:
+        batches = 1000 // ranks // 10
+        trainer = SimpleNamespace(
+            world_size=ranks, global_rank=rank, fit_loop=SimpleNamespace(total_batch_idx=number * batches - 1)
+        )
+        return list(TrainingSampler(range(1000), trainer, 10, seed=1, lengths=lengths))
+
+    first, second = epoch(0), epoch(1)
+    assert sorted(first) == sorted(second) == list(range(1000))
+    assert first != second
+    within = [np.ptp(lengths[batch].numpy()) for batch in np.split(np.array(first), 100)]
+    assert np.mean(within) < 2 * 56000 / SORTED_BATCHES
+    order = [lengths[batch].float().mean() for batch in np.split(np.array(first), 100)]
+    assert abs(np.corrcoef(order, range(100))[0, 1]) < 0.3  # the long ones come at any time
+    both = epoch(0, 0, 2), epoch(0, 1, 2)
+    assert not set(both[0]) & set(both[1])
+    halves = [abs(lengths[a].float().mean() - lengths[b].float().mean()) for a, b in zip(*both, strict=True)]
+    assert max(halves) < 56000 / 4  # processes wait for each other's longest
+
+
+def test_a_clip_at_another_level_has_the_labels_of_that_level(labelled_set):
+    clips = read_set(labelled_set[0])
+    calibration = Calibration.fit(clips)
+    as_they_are, changed = (LabelledSet(clips, calibration, 16000, gain_db=gain) for gain in (0.0, 12.0))
+    torch.manual_seed(0)
+    gains_db = []
+    for index, clip in enumerate(clips):
+        (before, _), (after, targets) = as_they_are[index], changed[index]
+        gain_db = 20 * float((after.norm() / before.norm()).log10())
+        gains_db.append(gain_db)
+        torch.testing.assert_close(after, before * 10 ** (gain_db / 20), atol=1e-4, rtol=0)
+        assert after.abs().max() <= 1.001
+        level_db = clip.level_db + gain_db
+        assert level_db >= min(FAINTEST_DB, clip.level_db) - 0.01
+        expected = calibration.targets([replace(clip, level_db=level_db)], top_hz=8000)[0]
+        if expected[0] > 1:  # at the bottom of the scale the MOS says nothing of what it was before
+            torch.testing.assert_close(targets[:-1], torch.from_numpy(expected)[:-1], atol=0.01, rtol=0, equal_nan=True)
+    assert np.ptp(gains_db) > 6
+
+
+def test_warped_frequencies_are_those_of_another_vocal_tract(speech, monkeypatch):
+    front_end = JSQAModel(ModelConfig(limit_hz=7500)).encoder.front_end
+    filters = front_end.filters.clone()
+
+    def spectrum(signal: np.ndarray) -> torch.Tensor:
+        return front_end(torch.from_numpy(signal)[None], torch.tensor([len(signal)]))[0].mean(-1)[0, 10:50]  # below, bins are coarse
+
+    for draw, factor in ((0.0, WARP_RANGE[0]), (1.0, WARP_RANGE[1])):
+        monkeypatch.setattr(torch, "rand", lambda size, draw=draw: torch.tensor(draw))
+        other = change_speed(speech, factor)  # pitch and formants times the factor
+        with warped(front_end):
+            back = spectrum(other)
+        assert torch.equal(front_end.filters, filters)
+        assert (back - spectrum(speech)).abs().mean() < 0.5 * (spectrum(other) - spectrum(speech)).abs().mean()
+
+
 def recipe(folder, *changes):
     small = [
         f"data.train=[{folder}]", f"data.valid=[{folder}]", "data.batch_size=4", "trainer.max_epochs=2",
@@ -118,7 +182,8 @@ def test_a_run_starts_from_all_weights_of_another_and_keeps_their_mean(labelled_
     second = train.train(recipe(labelled_set[0], *changes), tmp_path / "second")
     before, after = (dict(read_model(path).named_parameters()) for path in (first, second))
     torch.testing.assert_close(after, before)
-    third = train.train(recipe(labelled_set[0], f"start={first}", "average=0.9"), tmp_path / "third")
+    more = ["module.warp=true", "data.gain_db=8", "data.whole=true", "module.model.dropout=0.2"]
+    third = train.train(recipe(labelled_set[0], f"start={first}", "average=0.9", *more), tmp_path / "third")
     content = torch.load(third, weights_only=True)
     mean, last = content["state_dict"], content["current_model_state"]
     assert any(not torch.equal(mean[name], last[name]) for name in mean)
@@ -179,11 +244,12 @@ def test_data_at_another_rate_than_the_model_are_refused(labelled_set, tmp_path)
         train.train(recipe(labelled_set[0], "data.sample_rate=8000"), tmp_path)
 
 
-def test_the_standard_deviation_is_fitted_to_the_errors_and_has_no_say_in_the_mos():
+@pytest.mark.parametrize("doubt", [0.0, 0.4])
+def test_the_standard_deviation_is_fitted_to_errors_and_doubts_and_has_no_say_in_the_mos(doubt):
     module = Regression({"encoder": "waveform", "width": 2})
     errors, log_std = torch.tensor([0.5, -0.5, 0.5, -0.5]), torch.zeros(1, requires_grad=True)
-    targets = torch.full((4, 9), float("nan"))
-    targets[:, 0] = 3.0
+    targets = torch.full((4, 10), float("nan"))
+    targets[:, 0], targets[:, -1] = 3.0, doubt
     mos = (3.0 + errors).requires_grad_()
     optimizer = torch.optim.SGD([log_std], lr=0.5)
     for _ in range(200):
@@ -191,7 +257,7 @@ def test_the_standard_deviation_is_fitted_to_the_errors_and_has_no_say_in_the_mo
         optimizer.zero_grad()
         module.losses(mos, outputs, targets)[2].backward()
         optimizer.step()
-    assert log_std.exp().item() == pytest.approx(0.5, abs=0.01)
+    assert log_std.exp().item() == pytest.approx(math.hypot(0.5, doubt), abs=0.01)
     assert mos.grad is None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,34 @@ from torchmetrics import MetricCollection
 from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError, PearsonCorrCoef, SpearmanCorrCoef
 
 from jsqa_metric import JSQAModel, ModelConfig
+from jsqa_metric.encoders import LogMel
 from jsqa_metric.model import DIMENSIONS, LOG_STD
 from training.checkpoints import load_encoder
 from training.data.loading import check_rate
 from training.losses import contrastive_regression
 from training.teachers import TEACHERS
+
+WARP_RANGE = (0.9, 1.06)
+"""How far frequencies are stretched: further up, the top of the band would be empty."""
+
+
+@contextmanager
+def warped(front_end: LogMel) -> Iterator[None]:
+    """For a while, `front_end` hears all frequencies divided by a factor from `WARP_RANGE` (Jaitly and Hinton 2013).
+
+    Vocal tracts and pitches differ by such factors; quality does not.
+    """
+    filters, (low, high) = front_end.filters, WARP_RANGE
+    factor = low * (high / low) ** float(torch.rand(()))
+    place = torch.arange(filters.shape[1], device=filters.device) / factor
+    below = place.long().clamp(max=filters.shape[1] - 2)
+    share = (place - below).clamp(max=1)
+    moved = torch.lerp(filters[:, below], filters[:, below + 1], share) / factor
+    front_end.filters = moved * (place < filters.shape[1])
+    try:
+        yield
+    finally:
+        front_end.filters = filters
 
 
 class Regression(lightning.LightningModule):
@@ -35,6 +60,7 @@ class Regression(lightning.LightningModule):
         std_weight: Of the loss of the standard deviation.
         contrastive_weight: Of SCOREQ's contrastive regression on the embeddings, as a further objective.
         huber_delta: Where the loss turns from squared to absolute.
+        warp: Stretch the frequency axis of each batch by `draw_warp`, as if other talkers spoke: with the same damage.
         pretrained: Checkpoint of `training.pretrain`, whose encoder to start from.
     """
 
@@ -47,6 +73,7 @@ class Regression(lightning.LightningModule):
         std_weight: float = 0.1,
         contrastive_weight: float = 0.0,
         huber_delta: float = 0.5,
+        warp: bool = False,
         pretrained: str | None = None,
     ) -> None:
         super().__init__()
@@ -72,19 +99,24 @@ class Regression(lightning.LightningModule):
             load_encoder(self.model, self.hparams["pretrained"])
 
     def losses(self, mos: Tensor, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Losses of the MOS, of the other tasks (labels that are NaN do not count), and of the standard deviation."""
+        """Losses of the MOS, of the other tasks (labels that are NaN do not count), and of the standard deviation.
+
+        The teachers are off, too: what the standard deviation is fitted to is the error and how much they differ.
+        """
         delta = self.hparams["huber_delta"]
         tasks, log_std = outputs[:, :-1].float(), outputs[:, -1].float()
-        known = ~torch.isnan(targets[:, 1:])
-        task_loss = F.huber_loss(tasks[known], targets[:, 1:][known], delta=delta)
-        error = (mos.detach().float() - targets[:, 0]).square()
+        labels, doubt = targets[:, 1:-1], targets[:, -1]
+        known = ~torch.isnan(labels)
+        task_loss = F.huber_loss(tasks[known], labels[known], delta=delta)
+        error = (mos.detach().float() - targets[:, 0]).square() + doubt.square()
         std_loss = F.gaussian_nll_loss(torch.zeros_like(error), error.sqrt(), (2 * log_std).exp(), eps=1e-4)
         return F.huber_loss(mos.float(), targets[:, 0], delta=delta), task_loss, std_loss
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> Tensor:
         """Loss of a batch."""
         wav, lengths, targets = batch
-        embedding = self.model.embed(wav, lengths)
+        with warped(self.model.encoder.front_end) if self.hparams["warp"] else nullcontext():
+            embedding = self.model.embed(wav, lengths)
         mos_loss, task_loss, std_loss = self.losses(*self.model.judge(embedding), targets)
         losses = {"train/mos_loss": mos_loss, "train/task_loss": task_loss, "train/std_loss": std_loss}
         loss = mos_loss + self.hparams["task_weight"] * task_loss + self.hparams["std_weight"] * std_loss

@@ -18,13 +18,13 @@ import argparse
 import csv
 import itertools
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from numpy.typing import NDArray
 from scipy.stats import pearsonr, spearmanr
 from torch import nn
@@ -32,8 +32,8 @@ from torch.utils.data import DataLoader
 
 from training.checkpoints import read_model
 from training.data.labelled import collate
-from training.data.modules import RatedSet, simulated_as_rated
-from training.data.readers import RatedClip, open_rated
+from training.data.modules import RatedSet, Source, open_train_and_valid
+from training.data.readers import open_rated
 from training.logs import read_log
 from training.report import append_rows
 from training.train import train, train_once
@@ -116,8 +116,8 @@ def finetune(cell: Cell, args: argparse.Namespace) -> Path:
         "task": "jsqa_finetune",
         "seed": cell.seed,
         "data": {
-            "train": {"layout": "simulated", "root": args.train},
-            "valid": {"layout": "simulated", "root": args.valid, "part": SELECT},
+            "train": args.train,
+            "valid": args.valid | {"part": SELECT},
             "batch_size": 8,
             "limit": cell.clips,
             "valid_limit": args.valid_clips,
@@ -146,10 +146,9 @@ def _trainer(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def evaluation_sets(args: argparse.Namespace) -> dict[str, RatedSet]:
-    """Half of the simulated validation set, and the human-rated sets by the names of their folders."""
-    _, valid = simulated_as_rated(args.train, args.valid)
-    sets: dict[str, Sequence[RatedClip]] = {"simulated": valid[REPORT[0] :: REPORT[1]]}
-    sets |= {Path(folder).name: open_rated(folder) for folder in args.human}
+    """Half of the validation set, by its layout, and the human-rated sets by the names of their folders."""
+    _, valid = open_train_and_valid(args.train, args.valid | {"part": REPORT})
+    sets = {args.valid["layout"]: valid} | {Path(folder).name: open_rated(folder) for folder in args.human}
     return {name: RatedSet(clips) for name, clips in sets.items()}
 
 
@@ -157,7 +156,7 @@ def settings(args: argparse.Namespace) -> str:
     """What the runs of a table have in common."""
     excerpts = f" in excerpts of {args.crop_seconds:g} s" if args.crop_seconds else ""
     return (
-        f"{args.steps} steps of 8 clips{excerpts} of {args.train}, {args.precision}; "
+        f"{args.steps} steps of 8 clips{excerpts} of {args.train['root']}, {args.precision}; "
         f"pretraining of at most {args.pretrain_epochs} x {args.pretrain_pairs} pairs of {args.pair_seconds:g} s"
     )
 
@@ -204,6 +203,18 @@ def learning_table(out: Path) -> Path:
     return out.with_name(f"{out.name}_learning.csv")
 
 
+def _source(text: str) -> Source:
+    """A folder, or what a recipe would say of a corpus."""
+    source: Source = yaml.safe_load(text)
+    return source
+
+
+def _rated_source(text: str) -> Source:
+    """The same for rated clips; a folder is a set of `training.build_set`."""
+    source = _source(text)
+    return {"layout": "simulated", "root": source} if isinstance(source, str) else {"layout": "folder", **source}
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of `python -m training.tables`."""
     from training.tables_report import write_tables  # it uses this module
@@ -211,11 +222,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="path of the results, without a suffix")
     parser.add_argument("--runs", type=Path, required=True, help="folder for checkpoints and logs")
-    parser.add_argument("--train", default="sets/train", help="simulated labelled set")
-    parser.add_argument("--valid", default="sets/valid", help="simulated validation set")
+    rated = "a set of training.build_set, or as in a recipe: '{layout: nisqa, root: ..., split: NISQA_TRAIN_SIM}'"
+    parser.add_argument("--train", type=_rated_source, default="sets/train", help=f"rated clips: {rated}")
+    parser.add_argument("--valid", type=_rated_source, default="sets/valid", help="the same for validation")
     parser.add_argument("--human", nargs="*", default=[], help="folders of human-rated clips with a labels.csv")
-    parser.add_argument("--speech", default="../shared/speech/train", help="clean speech of the JND pairs")
-    parser.add_argument("--noise", default="../shared/noise/train", help="noise of the JND pairs")
+    pairs = "of the JND pairs: a folder, or '{layout: librispeech, root: ...}'"
+    parser.add_argument("--speech", type=_source, default="../shared/speech/train", help=f"clean speech {pairs}")
+    parser.add_argument("--noise", type=_source, default="../shared/noise/train", help="noise, likewise")
     parser.add_argument("--encoders", nargs="+", default=["spectrogram", "waveform16"], choices=list(ENCODERS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--clips", type=int, nargs="+", default=[250, 1000, 4000], help="amounts of labelled data")

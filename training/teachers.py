@@ -39,7 +39,7 @@ REFERENCE_LABEL = "distillmos_reference"
 """Distill-MOS of the clean reference: its opinion of the talker and the recording."""
 CODEC_TEACHERS = ("warpq", "visqol")
 """These judge clips without any other damage than codecs'; the network does not learn them as tasks."""
-CODEC_DAMAGE = frozenset({"clean", "codec", "neural_codec"})
+CODEC_DAMAGE = frozenset({"clean", "codec", "neural_codec", "gan_codec"})
 ALL_LABELS = (*TEACHERS, REFERENCE_LABEL, *CODEC_TEACHERS)
 
 

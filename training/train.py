@@ -27,8 +27,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from training.checkpoints import read_model
 from training.data.labelled import LabelledData
 from training.data.loading import SeedSteps
-from training.data.modules import JndPairData, RatedData
+from training.data.modules import JndPairData, RatedData, SpeechData
 from training.finetune import ContrastiveRegression, FineTuning
+from training.gan_codec import GanCodecTraining
 from training.logs import csv_logger
 from training.pretrain import Pretraining
 from training.regression import Regression
@@ -38,6 +39,7 @@ TASKS: dict[str, tuple[type[lightning.LightningModule], type[lightning.Lightning
     "jsqa_pretrain": (Pretraining, JndPairData),
     "jsqa_finetune": (FineTuning, RatedData),
     "scoreq": (ContrastiveRegression, RatedData),
+    "gan_codec": (GanCodecTraining, SpeechData),
 }
 """What a recipe can ask for: the Lightning module and the data it learns from."""
 
@@ -93,7 +95,8 @@ def train(recipe: dict[str, Any], out: Path) -> Path:
     best, resume = out / "best.ckpt", out / "last.ckpt"
     if recipe.get("start") and not resume.exists():
         other = read_model(recipe["start"])
-        if replace(other.config, floor_db=0) != replace(module.model.config, floor_db=0):  # which is not learned
+        changed: dict[str, Any] = {"floor_db": 0, "dropout": 0.0}  # no weight depends on their values
+        if replace(other.config, **changed) != replace(module.model.config, **changed):
             raise ValueError(f"{recipe['start']} holds another model, {other.config}, than the recipe's")
         module.model.load_state_dict(other.state_dict())
     average = [EMAWeightAveraging(decay=recipe["average"])] if recipe.get("average") else []
@@ -109,7 +112,7 @@ def train(recipe: dict[str, Any], out: Path) -> Path:
     )
     trainer.fit(module, data, ckpt_path=resume if resume.exists() else None)
     if not best.exists():
-        print(f"{best}: the last weights, as so short a run came to no validation that could choose")
+        print(f"{best}: the last weights, as nothing came that could choose others")
         trainer.save_checkpoint(best)
     return best
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import av
 import numpy as np
+import torch
 from scipy.signal import fftconvolve
 
+from training import gan_codec as gan
 from training.data import speech_codecs
 from training.data.additive import Material, Parameters
 from training.data.bandwidth import SIMULATION_RATE, measured_bandwidth_hz
@@ -131,3 +133,14 @@ def neural_codec(speech: Signal, rng: np.random.Generator, material: Material) -
         parameters |= {"bit_rate": float(bit_rate), "loss_rate": loss / 100, "redundancy": float(redundancy)}
     out = align(change_rate(decoded, rate, SIMULATION_RATE), speech) * peak
     return out.astype(np.float32), parameters
+
+
+def gan_codec(speech: Signal, rng: np.random.Generator, material: Material) -> tuple[Signal, Parameters]:
+    """A codec that was trained for this (`training.gan_codec`): a random snapshot and bit rate."""
+    codecs = gan.read_snapshots(gan.FOLDER)
+    number = int(rng.integers(len(codecs)))
+    quantizers = int(rng.integers(1, codecs[number].quantizer.num_quantizers + 1))
+    narrow = torch.from_numpy(change_rate(speech, SIMULATION_RATE, gan.RATE))
+    decoded = codecs[number].code(narrow, quantizers).numpy()
+    out = align(change_rate(decoded, gan.RATE, SIMULATION_RATE), speech).astype(np.float32)
+    return out, {"snapshot": float(number), "quantizers": float(quantizers), "bandwidth_hz": gan.RATE / 2}

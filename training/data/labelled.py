@@ -15,18 +15,36 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
 from jsqa_metric.audio import resample
-from training.data.labels import Calibration, LabelledClip, read_set
+from jsqa_metric.level import level_share
+from jsqa_metric.model import DIMENSIONS
+from training.data.labels import CLEAN_MOS, Calibration, LabelledClip, read_set
 from training.data.loading import training_loader
+from training.teachers import TEACHERS
+
+FAINTEST_DB = -45.0
+"""Below this level in dBFS there is hardly a clip in the training sets."""
+LOUDNESS = 1 + len(TEACHERS) + DIMENSIONS.index("loudness")
+"""The column of the targets that depends on the level alone."""
 
 
 class LabelledSet(Dataset[tuple[Tensor, Tensor]]):
-    """Clips in memory (int16, at the rate of the model) with their targets, for a model that hears up to `top_hz`."""
+    """Clips in memory (int16, at the rate of the model) with their targets, for a model that hears up to `top_hz`.
+
+    With `gain_db`, a clip is louder or fainter by up to so much each time, and its targets say so; it neither clips
+    nor falls below the faintest of the training sets.
+    """
 
     def __init__(
-        self, clips: Sequence[LabelledClip], calibration: Calibration, sample_rate: int, top_hz: float | None = None
+        self,
+        clips: Sequence[LabelledClip],
+        calibration: Calibration,
+        sample_rate: int,
+        top_hz: float | None = None,
+        gain_db: float = 0.0,
     ) -> None:
         self.targets = torch.from_numpy(calibration.targets(clips, sample_rate / 2 if top_hz is None else top_hz))
         self.audio = [self._read(clip.path, sample_rate) for clip in clips]
+        self.levels_db, self.gain_db = [clip.level_db for clip in clips], gain_db
 
     @staticmethod
     def _read(path: Path, sample_rate: int) -> Tensor:
@@ -38,7 +56,18 @@ class LabelledSet(Dataset[tuple[Tensor, Tensor]]):
         return len(self.audio)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.audio[index].float() / 32768, self.targets[index]
+        audio, targets = self.audio[index].float() / 32768, self.targets[index]
+        return self._at_another_level(audio, targets, self.levels_db[index]) if self.gain_db else (audio, targets)
+
+    def _at_another_level(self, audio: Tensor, targets: Tensor, level_db: float) -> tuple[Tensor, Tensor]:
+        low = max(-self.gain_db, FAINTEST_DB - level_db)
+        high = min(self.gain_db, -20 * float(torch.log10(audio.abs().max() + 1e-6)))
+        gain_db = low + max(0.0, high - low) * torch.rand(())
+        before, after = level_share(torch.tensor([level_db, level_db + gain_db]))
+        targets = targets.clone()
+        targets[0] = 1 + (targets[0] - 1) * after / before
+        targets[LOUDNESS] = (CLEAN_MOS - 1) * after - 2  # the tasks are MOS less 3
+        return audio * 10 ** (gain_db / 20), targets
 
 
 def collate(items: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
@@ -66,6 +95,9 @@ class LabelledData(lightning.LightningDataModule):
         limit: Use only so many training clips, from all sets (0: all), for experiments.
         by_damage: See `Calibration.fit`.
         by_reference: See `Calibration.fit`.
+        gain_db: See `LabelledSet`; for training only.
+        whole: Batches are of clips of like length, so that little is cropped; otherwise all are cropped to the shortest
+            of 32 that chance brought together.
         seed: Of the order of the clips.
     """
 
@@ -78,9 +110,12 @@ class LabelledData(lightning.LightningDataModule):
         limit: int = 0,
         by_damage: bool = True,
         by_reference: bool = True,
+        gain_db: float = 0.0,
+        whole: bool = False,
         seed: int = 1,
     ) -> None:
         super().__init__()
+        self.gain_db, self.whole = gain_db, whole
         self.folders, self.sample_rate, self.by_damage, self.by_reference = (
             (train, valid),
             sample_rate,
@@ -95,12 +130,16 @@ class LabelledData(lightning.LightningDataModule):
         if self.limit:
             train = [train[i] for i in np.random.default_rng(0).permutation(len(train))[: self.limit]]
         calibration = Calibration.fit(train, self.by_damage, self.by_reference)
-        self.train_set, self.valid_set = (LabelledSet(s, calibration, self.sample_rate) for s in (train, valid))
+        self.train_set = LabelledSet(train, calibration, self.sample_rate, gain_db=self.gain_db)
+        self.valid_set = LabelledSet(valid, calibration, self.sample_rate)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled batches, cropped to one length."""
         assert self.trainer is not None
-        return training_loader(self.train_set, self.trainer, self.batch_size, collate_cropped, self.seed)
+        lengths = torch.tensor([len(audio) for audio in self.train_set.audio]) if self.whole else None
+        return training_loader(
+            self.train_set, self.trainer, self.batch_size, collate_cropped, self.seed, lengths=lengths
+        )
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Batches in order."""

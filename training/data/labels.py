@@ -34,6 +34,7 @@ PESQ_WEIGHTS = {
     "vocoder": 0.0,
     "fargan": 0.0,
     "codec2": 0.0,
+    "gan_codec": 0.0,
 }
 """How far PESQ (the rest is Distill-MOS) teaches a kind of damage; half where nothing is said.
 
@@ -55,6 +56,7 @@ DAMAGE_DIMENSIONS: dict[str, tuple[str, ...]] = {
     "codec": ("coloration",),
     "fargan": ("coloration",),
     "codec2": ("coloration",),
+    "gan_codec": ("coloration",),
     "opus-networks": ("coloration", "discontinuity"),
     "opus-loss": ("coloration", "discontinuity"),
     "vocoder": ("coloration",),
@@ -65,7 +67,7 @@ DAMAGE_DIMENSIONS: dict[str, tuple[str, ...]] = {
 NARROW_HZ = 7000.0
 """Narrower clips are coloured, whatever else was done."""
 
-RESYNTHESIS = frozenset({"fargan", "codec2", "opus-networks"})
+RESYNTHESIS = frozenset({"fargan", "codec2", "opus-networks", "gan_codec"})
 """Codecs whose decoder makes up the waveform. Distill-MOS hears their damage as differently as talkers differ, and PESQ
 compares waveforms: where there is no other damage, `CODEC_TEACHERS` count as much as Distill-MOS."""
 ANCHORS = frozenset({"codec"})
@@ -193,22 +195,26 @@ class Calibration:
             by_damage=by_damage,
         )
         fitted = replace(fitted, codec_lines=fitted._codec_lines(clips))
-        mixture = fitted._mixture(clips)
+        mixture, _ = fitted._mixture(clips)
         undamaged = mixture[[c.condition == "clean" for c in clips]]
         clean = np.nanmean(undamaged) if undamaged.size else np.nanmax(mixture)  # a tiny set may have none
         return replace(fitted, clean=float(clean), worst=float(np.nanquantile(mixture, 0.002)))
 
     def targets(self, clips: Sequence[LabelledClip], top_hz: float = math.inf) -> NDArray[np.float32]:
-        """`(clips, 1 + teachers + dimensions)`: the MOS for a model that hears up to `top_hz`, then the other tasks.
+        """`(clips, 2 + teachers + dimensions)`: the MOS for a model that hears up to `top_hz`, then the other tasks.
 
         These are the standardised labels of the teachers, and the MOS of each dimension less 3. What is not known is
-        NaN: of damage in several dimensions, nobody knows which share is whose.
+        NaN: of damage in several dimensions, nobody knows which share is whose. The last column is how much the
+        teachers of a clip's MOS differ about it, a standard deviation.
         """
-        unit = (self._mixture(clips) - self.worst) / (self.clean - self.worst)
-        mos = np.clip(1 + unit * (CLEAN_MOS - 1) * [c.share(top_hz) for c in clips], 1, 5)
+        mixture, spread = self._mixture(clips)
+        unit = (mixture - self.worst) / (self.clean - self.worst)
+        span = (CLEAN_MOS - 1) * np.array([c.share(top_hz) for c in clips])
+        mos = np.clip(1 + unit * span, 1, 5)
         standardised = (np.array([c.labels for c in clips]) - self.mean) / self.std
         dimensions = [self._dimensions(clip, share) for clip, share in zip(clips, unit, strict=True)]
-        return np.column_stack([mos, standardised, dimensions]).astype(np.float32)
+        doubt = spread * span / (self.clean - self.worst)
+        return np.column_stack([mos, standardised, dimensions, doubt]).astype(np.float32)
 
     @staticmethod
     def _dimensions(clip: LabelledClip, share: float) -> list[float]:
@@ -222,24 +228,29 @@ class Calibration:
         anchors = [c for c in clips if ANCHORS.issuperset(c.kinds) and not np.isnan(c.codec_labels).any()]
         if not self.by_damage or len(anchors) < LEAST_ANCHORS:
             return ()
-        mixture = self._mixture(anchors)
+        mixture, _ = self._mixture(anchors)
         lines = []
         for label, sign in zip(np.transpose([c.codec_labels for c in anchors]), (-1, 1), strict=True):  # WARP-Q: a cost
             slope = sign * mixture.std() / label.std()
             lines.append((float(slope), float(mixture.mean() - slope * label.mean())))
         return tuple(lines)
 
-    def _mixture(self, clips: Sequence[LabelledClip]) -> NDArray[np.float64]:
+    def _mixture(self, clips: Sequence[LabelledClip]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The teachers' mean, weighted by the damage, and their standard deviation about it, both standardised."""
         labels = np.array([c.labels for c in clips])
         own = np.array([c.reference for c in clips])
-        distill = TEACHERS.index("distillmos")
+        pesq, distill = TEACHERS.index("pesq"), TEACHERS.index("distillmos")
         labels[:, distill] = relative_to_reference(labels[:, distill], own, self.reference)
-        standardised = (labels - self.mean) / self.std
-        pesq = standardised[:, TEACHERS.index("pesq")]
-        weight = np.where(np.isnan(pesq), 0, [c.pesq_weight if self.by_damage else 0.5 for c in clips])
-        mixture: NDArray[np.float64] = weight * np.nan_to_num(pesq) + (1 - weight) * standardised[:, distill]
-        for i, clip in enumerate(clips if self.codec_lines else ()):
-            if RESYNTHESIS.intersection(clip.kinds) and not np.isnan(clip.codec_labels).any():
-                lines = zip(self.codec_lines, clip.codec_labels, strict=True)
-                mixture[i] = np.mean([standardised[i, distill], *(a * label + b for (a, b), label in lines)])
-        return mixture
+        judged = ((labels - self.mean) / self.std)[:, [pesq, distill]]
+        weight = np.where(np.isnan(judged[:, 0]), 0, [c.pesq_weight if self.by_damage else 0.5 for c in clips])
+        weights = np.column_stack([weight, 1 - weight])
+        if self.codec_lines:
+            slopes, offsets = np.transpose(self.codec_lines)
+            judged = np.column_stack([judged, slopes * [c.codec_labels for c in clips] + offsets])
+            asked = [bool(RESYNTHESIS.intersection(c.kinds)) and not np.isnan(c.codec_labels).any() for c in clips]
+            count = len(self.codec_lines)
+            weights = np.pad(weights, ((0, 0), (0, count)))
+            weights[asked] = [0, *[1 / (1 + count)] * (1 + count)]
+        judged = np.nan_to_num(judged)
+        mean = (weights * judged).sum(axis=1)
+        return mean, np.sqrt((weights * (judged - mean[:, None]) ** 2).sum(axis=1))

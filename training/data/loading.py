@@ -6,12 +6,16 @@ asks how many batches are done, so an interrupted run sees exactly the data that
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import lightning
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+SORTED_BATCHES = 16
 
 
 def check_rate(trainer: lightning.Trainer, model_rate: int) -> None:
@@ -34,13 +38,21 @@ class TrainingSampler(DistributedSampler[Any]):
         batch_size: Items in a batch of one process.
         seed: Of the shuffling.
         endless: Instead of shuffling, go on counting, so that no index comes twice (for data drawn by index).
+        lengths: Of all items: those of a batch are then of like length, sorted among `SORTED_BATCHES` batches' worth.
     """
 
     def __init__(
-        self, dataset: Dataset[Any], trainer: lightning.Trainer, batch_size: int, seed: int, endless: bool = False
+        self,
+        dataset: Dataset[Any],
+        trainer: lightning.Trainer,
+        batch_size: int,
+        seed: int,
+        endless: bool = False,
+        lengths: Tensor | None = None,
     ) -> None:
         super().__init__(dataset, trainer.world_size, trainer.global_rank, shuffle=False, drop_last=True)
         self.trainer, self.batch_size, self.shuffle_seed, self.endless = trainer, batch_size, seed, endless
+        self.lengths = lengths
         self.batches = self.num_samples // batch_size
         if not self.batches:
             raise ValueError(f"{self.num_samples} items a process do not fill a batch of {batch_size}")
@@ -61,7 +73,15 @@ class TrainingSampler(DistributedSampler[Any]):
         else:
             generator = torch.Generator().manual_seed(self.shuffle_seed * 1_000_003 + epoch)
             order = torch.randperm(self.num_samples * self.num_replicas, generator=generator)[:size]
+            if self.lengths is not None:
+                order = self._by_length(order, self.lengths, generator)
         return order[self.rank :: self.num_replicas].tolist()
+
+    def _by_length(self, order: Tensor, lengths: Tensor, generator: torch.Generator) -> Tensor:
+        together = self.batch_size * self.num_replicas
+        parts = [part[lengths[part].argsort()] for part in order.split(together * SORTED_BATCHES)]
+        batches = torch.cat(parts).view(-1, together)
+        return batches[torch.randperm(len(batches), generator=generator)].flatten()
 
 
 def training_loader(
@@ -72,9 +92,10 @@ def training_loader(
     seed: int,
     endless: bool = False,
     workers: int = 0,
+    lengths: Tensor | None = None,
 ) -> DataLoader[Any]:
     """A loader of whole batches in a reproducible order; see `TrainingSampler`."""
-    sampler = TrainingSampler(dataset, trainer, batch_size, seed, endless)
+    sampler = TrainingSampler(dataset, trainer, batch_size, seed, endless, lengths)
     # with a generator of its own, the loader does not move the global one, which dropout and cropping use
     own = torch.Generator().manual_seed(seed)
     return DataLoader(
@@ -83,13 +104,15 @@ def training_loader(
 
 
 class SeedSteps(lightning.Callback):
-    """Seeds torch before every step from the seed, the step and the process: the rest of exact resume."""
+    """Seeds torch and Python before every step from the seed, the step and the process: the rest of exact resume."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
     def _seed(self, trainer: lightning.Trainer) -> None:
-        torch.manual_seed((self.seed * 1_000_003 + trainer.global_step) * 1009 + trainer.global_rank)
+        seed = (self.seed * 1_000_003 + trainer.global_step) * 1009 + trainer.global_rank
+        torch.manual_seed(seed)
+        random.seed(seed)
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Before the first batch of a new or resumed run."""

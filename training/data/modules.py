@@ -9,15 +9,17 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from training.data.corpus import SAMPLE_RATE, read_audio
+from training.data.corpus import SAMPLE_RATE, Corpus, active_rms, read_audio
 from training.data.jnd_pairs import DrawnPairs, JndPairs, WrittenPairs, collate_pairs
 from training.data.labelled import collate, collate_cropped
 from training.data.labels import Calibration, read_set
 from training.data.loading import training_loader
 from training.data.readers import RatedClip, open_corpus, open_rated
+from training.data.voices import change_speed, draw_speed
 
 Source = str | Mapping[str, Any]
 
@@ -73,6 +75,81 @@ class JndPairData(lightning.LightningDataModule):
         )
 
 
+class Excerpts(Dataset[Tensor]):
+    """Excerpts of clean speech, as many as there are seeds: another place, voice and level each time.
+
+    Args:
+        corpus: Recordings, kept in memory (int16) once they have been read.
+        seconds: Length of an excerpt.
+        seed: Excerpt i of a seed is always the same.
+        size: How many count as an epoch; indices beyond give further ones.
+    """
+
+    def __init__(self, corpus: Corpus, seconds: float, seed: int, size: int) -> None:
+        self.corpus, self.samples, self.seed, self.size = corpus, int(seconds * SAMPLE_RATE), seed, size
+        self.audio: dict[Path, NDArray[np.int16]] = {}
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> Tensor:
+        rng = np.random.default_rng([self.seed, index])
+        for _ in range(20):
+            speed = draw_speed(rng)
+            needed = int(self.samples * speed) + 1
+            audio = self._read(self.corpus.draw_entry(rng).path)
+            if len(audio) < needed:
+                audio = np.resize(audio, needed)
+            start = int(rng.integers(len(audio) - needed + 1))
+            speech = change_speed(audio[start : start + needed].astype(np.float32) / 32768, speed)[: self.samples]
+            level = active_rms(speech)
+            if len(speech) == self.samples and level > 1e-3:
+                scaled = speech * (10 ** (rng.uniform(-36, -18) / 20) / level)
+                return torch.from_numpy(scaled.astype(np.float32))
+        raise ValueError("20 speech excerpts in a row were silent: is this a speech corpus?")
+
+    def _read(self, path: Path) -> NDArray[np.int16]:
+        if path not in self.audio:
+            self.audio[path] = np.clip(read_audio(path) * 32768, -32768, 32767).astype(np.int16)
+        return self.audio[path]
+
+
+class SpeechData(lightning.LightningDataModule):
+    """Clean speech alone.
+
+    Args:
+        speech: Folders of clean speech.
+        seconds: Length of an excerpt.
+        excerpts_per_epoch: They never repeat themselves; this only says what an epoch is.
+        batch_size: Excerpts in a batch of one process.
+        seed: Of the excerpts.
+    """
+
+    sample_rate = SAMPLE_RATE
+
+    def __init__(
+        self,
+        speech: Sequence[str],
+        seconds: float = 1.0,
+        excerpts_per_epoch: int = 16000,
+        batch_size: int = 16,
+        seed: int = 1,
+    ) -> None:
+        super().__init__()
+        self.speech, self.seconds, self.seed = speech, seconds, seed
+        self.excerpts_per_epoch, self.batch_size = excerpts_per_epoch, batch_size
+
+    def setup(self, stage: str) -> None:
+        """Find the recordings."""
+        corpus = Corpus.from_folders(self.speech)
+        self.train_set = Excerpts(corpus, self.seconds, self.seed, self.excerpts_per_epoch)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Excerpts that never come again."""
+        assert self.trainer is not None
+        return training_loader(self.train_set, self.trainer, self.batch_size, torch.stack, self.seed, endless=True)
+
+
 class RatedSet(Dataset[tuple[Tensor, Tensor]]):
     """Rated clips at `SAMPLE_RATE` with their MOS, kept in memory (int16) once they have been read.
 
@@ -124,12 +201,33 @@ def _without_part(source: Source) -> tuple[Source, tuple[int, int]]:
     return {key: value for key, value in source.items() if key != "part"}, (first, step)
 
 
+def open_train_and_valid(train: Source, valid: Source) -> tuple[list[RatedClip], list[RatedClip]]:
+    """Clips of two sources; of the second, only its `part`.
+
+    Args:
+        train: As for `open_rated`, or `{layout: simulated, root: sets/train}`.
+        valid: The same. `part: [0, 2]` takes every second clip.
+
+    Raises:
+        ValueError: If only one of the two is simulated.
+    """
+    (train, _), (valid, (first, step)) = map(_without_part, (train, valid))
+    simulated = [isinstance(s, Mapping) and s.get("layout") == "simulated" for s in (train, valid)]
+    if any(simulated) and not all(simulated):
+        raise ValueError("`layout: simulated` is for `train` and `valid` together: both get one calibration")
+    if all(simulated):
+        first_clips, second_clips = simulated_as_rated(train["root"], valid["root"])  # type: ignore[index]
+    else:
+        first_clips, second_clips = open_rated(train), open_rated(valid)
+    return first_clips, second_clips[first::step]
+
+
 class RatedData(lightning.LightningDataModule):
     """Clips with a MOS: the NISQA corpus, a plain folder, or sets that `training.build_set` made.
 
     Args:
-        train: As for `open_rated`, or `{layout: simulated, root: sets/train}`.
-        valid: The same for validation; simulated sets only in both places. `part: [0, 2]` takes every second clip.
+        train: See `open_train_and_valid`.
+        valid: The same.
         batch_size: Clips in a batch of one process.
         limit: Use only so many training clips, chosen by the seed (0: all).
         valid_limit: Use only the first so many for validation (0: all).
@@ -155,17 +253,10 @@ class RatedData(lightning.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Find the clips; they are read when they are first needed."""
-        (train, _), (valid, (first, step)) = map(_without_part, self.sources)
-        simulated = [isinstance(s, Mapping) and s.get("layout") == "simulated" for s in (train, valid)]
-        if any(simulated) and not all(simulated):
-            raise ValueError("`layout: simulated` is for `train` and `valid` together: both get one calibration")
-        if all(simulated):
-            clips = simulated_as_rated(train["root"], valid["root"])  # type: ignore[index]
-        else:
-            clips = (open_rated(train), open_rated(valid))
-        chosen = np.random.default_rng(self.seed).permutation(len(clips[0]))[: self.limits[0] or None]
-        self.train_set = RatedSet([clips[0][i] for i in sorted(chosen)], self.crop_seconds)
-        self.valid_set = RatedSet(clips[1][first::step][: self.limits[1] or None])
+        train, valid = open_train_and_valid(*self.sources)
+        chosen = np.random.default_rng(self.seed).permutation(len(train))[: self.limits[0] or None]
+        self.train_set = RatedSet([train[i] for i in sorted(chosen)], self.crop_seconds)
+        self.valid_set = RatedSet(valid[: self.limits[1] or None])
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled batches, cropped to one length."""

@@ -29,11 +29,15 @@ DEGRADATIONS: dict[str, tuple[Degradation, float]] = {
     "quantise": (channel.quantise, 0.3),
     "codec": (codecs.codec, 2.0),
     "neural_codec": (codecs.neural_codec, 1.6),
+    "gan_codec": (codecs.gan_codec, 3.0),
     "vocoder": (enhance.vocoder, 0.6),
     "packet_loss": (channel.packet_loss, 1.0),
     "chop": (channel.chop, 1.5),
 }
 """Every degradation with its relative frequency, in the order in which a real path applies them."""
+
+DEFAULT_KINDS = tuple(kind for kind in DEGRADATIONS if kind != "gan_codec")
+"""All that need nothing trained before."""
 
 COUNT_PROBABILITIES = (0.06, 0.55, 0.27, 0.12)
 """How often none, one, two and three degradations are applied to a clip."""
@@ -83,7 +87,7 @@ class Simulator:
         seconds: tuple[float, float] = SECONDS,
         vary_voices: bool = True,
         clean_share: float = COUNT_PROBABILITIES[0],
-        kinds: Sequence[str] = tuple(DEGRADATIONS),
+        kinds: Sequence[str] = DEFAULT_KINDS,
     ) -> None:
         if unknown := set(kinds) - set(DEGRADATIONS):
             raise ValueError(f"no such damage: {', '.join(sorted(unknown))}; there are {', '.join(DEGRADATIONS)}")

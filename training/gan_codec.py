@@ -1,0 +1,239 @@
+"""A small neural codec with a residual vector quantiser, trained adversarially on clean speech, as damage.
+
+No such codec comes with weights under a free licence from a package registry, and what a model has not heard it does
+not mind. It needs not be good: codecs in use are anything from hardly audible to poor, and so are this one's early
+checkpoints and low bit rates.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from auraloss.freq import MultiResolutionSTFTLoss
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+from vector_quantize_pytorch import ResidualVQ
+
+RATE, HOP = 16000, 160
+"""The codec works at this rate in Hz, on frames of 10 ms."""
+TYPICAL_RMS = 0.05
+FOLDER = Path(os.environ.get("JSQA_GAN_CODEC", "runs/gan_codec"))
+"""Where `training.train training/recipes/gan_codec.yaml --out` put the snapshots."""
+
+
+class ConvNextBlock(nn.Module):
+    """A depthwise convolution over time and two layers over the channels, beside the input (Liu et al. 2022)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv1d(channels, channels, 7, padding=3, groups=channels)
+        self.pointwise = nn.Sequential(
+            nn.LayerNorm(channels), nn.Linear(channels, 3 * channels), nn.GELU(), nn.Linear(3 * channels, channels)
+        )
+        self.scale = nn.Parameter(torch.full((channels,), 0.1))
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """`(batch, frames, channels)`, in and out."""
+        spread = self.depthwise(frames.transpose(1, 2)).transpose(1, 2)
+        out: Tensor = frames + self.scale * self.pointwise(spread)
+        return out
+
+
+class GanCodec(nn.Module):
+    """Frames of two hops, ConvNeXt blocks, residual vector quantiser, the same backwards, overlap-add.
+
+    Learned frames in place of a transform are those of WaveNeXt (Okamoto et al. 2023); the quantiser is SoundStream's
+    (Zeghidour et al. 2021), whose number of stages is drawn for each batch of the training.
+
+    Args:
+        channels: Features per frame.
+        encoder_blocks: Blocks before the quantiser.
+        decoder_blocks: Blocks after it.
+        quantizers: Stages; each costs 1 kbit/s.
+        code_size: Numbers per frame that are quantised.
+    """
+
+    def __init__(
+        self,
+        channels: int = 256,
+        encoder_blocks: int = 4,
+        decoder_blocks: int = 6,
+        quantizers: int = 8,
+        code_size: int = 32,
+    ) -> None:
+        super().__init__()
+        self.analysis = nn.Linear(2 * HOP, channels)
+        self.encoder = nn.Sequential(*(ConvNextBlock(channels) for _ in range(encoder_blocks)), nn.LayerNorm(channels))
+        # codebooks are running means: they can only follow codes that keep their scale
+        self.narrow = nn.Sequential(nn.Linear(channels, code_size), nn.LayerNorm(code_size))
+        self.quantizer = ResidualVQ(
+            dim=code_size,
+            codebook_size=1024,
+            num_quantizers=quantizers,
+            kmeans_init=True,
+            threshold_ema_dead_code=2,
+            quantize_dropout=True,
+        )
+        self.widen = nn.Linear(code_size, channels)
+        self.decoder = nn.Sequential(*(ConvNextBlock(channels) for _ in range(decoder_blocks)), nn.LayerNorm(channels))
+        self.synthesis = nn.Linear(channels, 2 * HOP)
+
+    def forward(self, wav: Tensor) -> tuple[Tensor, Tensor]:
+        """Decoded waveforms `(batch, samples)` and the quantiser's commitment loss; samples in multiples of `HOP`."""
+        quantized, _, commitment = self.quantizer(self.encode(wav).float())
+        return self.decode(quantized), commitment.mean()
+
+    def encode(self, wav: Tensor) -> Tensor:
+        """`(batch, samples)` to codes `(batch, samples // HOP + 1, code_size)`."""
+        frames = F.pad(wav / TYPICAL_RMS, (HOP, HOP)).unfold(1, 2 * HOP, HOP)
+        encoded: Tensor = self.narrow(self.encoder(self.analysis(frames)))
+        return encoded
+
+    def decode(self, features: Tensor) -> Tensor:
+        """The inverse of `encode`."""
+        frames = self.synthesis(self.decoder(self.widen(features))).transpose(1, 2) * TYPICAL_RMS
+        samples = (frames.shape[2] + 1) * HOP
+        return F.fold(frames, (1, samples), (1, 2 * HOP), stride=(1, HOP))[:, 0, 0, HOP:-HOP]
+
+    @torch.inference_mode()
+    def code(self, wav: Tensor, quantizers: int) -> Tensor:
+        """Encode and decode a waveform `(samples,)` with only the first so many quantisers; as long as it was."""
+        padded = F.pad(wav, (0, -len(wav) % HOP))[None]
+        _, indices, _ = self.quantizer(self.encode(padded))
+        return self.decode(self.quantizer.get_output_from_indices(indices[..., :quantizers]))[0, : len(wav)]
+
+
+Opinion = tuple[Tensor, list[Tensor]]
+"""What a discriminator says of the patches of a batch, and the features of its layers."""
+
+
+class SpectralDiscriminator(nn.Module):
+    """Convolutions over a complex spectrogram that tell decoded from natural speech, patch by patch (EnCodec's)."""
+
+    def __init__(self, n_fft: int, channels: int = 16) -> None:
+        super().__init__()
+        self.n_fft = n_fft
+        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+        plan = [(2, channels, (2, 1)), (channels, channels, (2, 2)), (channels, 2 * channels, (2, 1))]
+        self.layers = nn.ModuleList(
+            nn.utils.parametrizations.weight_norm(nn.Conv2d(old, new, (7, 3), stride, padding=(3, 1)))
+            for old, new, stride in plan
+        )
+        self.last = nn.Conv2d(2 * channels, 1, 3, padding=1)
+
+    def forward(self, wav: Tensor) -> Opinion:
+        """Opinions of the patches (high: natural), and the features of all layers."""
+        spectrum = torch.stft(wav, self.n_fft, self.n_fft // 4, window=self.window, return_complex=True)  # type: ignore[arg-type]
+        x, features = torch.view_as_real(spectrum).permute(0, 3, 1, 2), []
+        for layer in self.layers:
+            x = F.leaky_relu(layer(x), 0.2)
+            features.append(x)
+        return self.last(x), features
+
+
+class GanCodecTraining(lightning.LightningModule):
+    """Spectral and waveform losses first, then discriminators (least squares) and the matching of their features, too.
+
+    Args:
+        codec: Arguments of `GanCodec`.
+        learning_rate: Of AdamW, falling to a tenth over the run (cosine).
+        natural_after: Steps before the discriminators join.
+        snapshots: Every so many steps a checkpoint is kept, as a codec of its own.
+    """
+
+    def __init__(
+        self,
+        codec: dict[str, Any] | None = None,
+        learning_rate: float = 1e-3,
+        natural_after: int = 1000,
+        snapshots: int = 1000,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.automatic_optimization = False
+        self.codec = GanCodec(**(codec or {}))
+        self.discriminators = nn.ModuleList(SpectralDiscriminator(n_fft) for n_fft in (256, 512, 1024))
+        self.spectral_loss = MultiResolutionSTFTLoss(
+            fft_sizes=[128, 512, 1024, 2048],
+            hop_sizes=[32, 128, 256, 512],
+            win_lengths=[128, 512, 1024, 2048],
+            eps=1e-4,  # of the power: what is fainter than pauses does not count
+        )
+
+    def best_checkpoint(self, path: Path) -> lightning.Callback:
+        """Nothing decides here: all snapshots are kept beside `path`."""
+        every = self.hparams["snapshots"] * 2  # Lightning counts the steps of both optimisers
+        return ModelCheckpoint(
+            path.parent, "codec-{step:05d}", save_top_k=-1, every_n_train_steps=every, save_weights_only=True
+        )
+
+    def training_step(self, wav: Tensor, batch_index: int) -> None:
+        """A step of the codec and, once they take part, one of the discriminators."""
+        of_codec, of_discriminators = self.optimizers()  # type: ignore[misc]
+        decoded, commitment = self.codec(wav)
+        decoded = decoded.float()
+        spectral = self.spectral_loss(decoded[:, None], wav[:, None])
+        waveform = F.l1_loss(decoded, wav) / TYPICAL_RMS
+        losses = {"train/spectral": spectral, "train/waveform": waveform, "train/commitment": commitment}
+        loss = 5 * spectral + 5 * waveform + commitment
+        if self.trainer.fit_loop.total_batch_idx >= self.hparams["natural_after"]:
+            natural = [discriminator(wav) for discriminator in self.discriminators]
+            losses["train/told"] = self._told(natural, decoded.detach())
+            of_discriminators.zero_grad()
+            self.manual_backward(losses["train/told"])
+            of_discriminators.step()
+            losses["train/fooled"], losses["train/matching"] = self._fooled(natural, decoded)
+            loss = loss + 2 * losses["train/fooled"] + 20 * losses["train/matching"]
+        else:
+            of_discriminators.step()  # without gradients, so that both sides count alike
+        of_codec.zero_grad()
+        self.manual_backward(loss)
+        self.clip_gradients(of_codec, gradient_clip_val=1.0)
+        of_codec.step()
+        for schedule in self.lr_schedulers():  # type: ignore[union-attr]
+            schedule.step()
+        self.log_dict(losses, prog_bar=True)
+
+    def _told(self, natural: list[Opinion], decoded: Tensor) -> Tensor:
+        """How badly the discriminators tell the decoded waveforms from the natural ones."""
+        made = [discriminator(decoded)[0] for discriminator in self.discriminators]
+        errors = [(yes - 1).square().mean() + no.square().mean() for (yes, _), no in zip(natural, made, strict=True)]
+        return torch.stack(errors).mean()
+
+    def _fooled(self, natural: list[Opinion], decoded: Tensor) -> tuple[Tensor, Tensor]:
+        """How far the discriminators are from taking `decoded` for natural, by their opinions and by their features."""
+        made = [discriminator(decoded) for discriminator in self.discriminators]
+        opinions = [(opinion - 1).square().mean() for opinion, _ in made]
+        pairs = [pair for (_, a), (_, b) in zip(natural, made, strict=True) for pair in zip(a, b, strict=True)]
+        distances = [F.l1_loss(feature, wanted.detach()) for wanted, feature in pairs]
+        return torch.stack(opinions).mean(), torch.stack(distances).mean()
+
+    def configure_optimizers(self) -> Any:
+        """AdamW for both sides."""
+        rate = self.hparams["learning_rate"]
+        sides = [torch.optim.AdamW(part.parameters(), rate, (0.8, 0.99)) for part in (self.codec, self.discriminators)]
+        steps = int(self.trainer.estimated_stepping_batches) // 2
+        return sides, [torch.optim.lr_scheduler.CosineAnnealingLR(s, steps, rate / 10) for s in sides]
+
+
+@lru_cache
+def read_snapshots(folder: Path) -> tuple[GanCodec, ...]:
+    """All codecs of a training run, the earliest first.
+
+    Raises:
+        FileNotFoundError: If there are none.
+    """
+    paths = sorted(folder.glob("codec-*.ckpt"))
+    if not paths:
+        raise FileNotFoundError(
+            f"no codecs in {folder}: train them with `python -m training.train training/recipes/gan_codec.yaml "
+            f"--out {folder}`"
+        )
+    modules = [GanCodecTraining.load_from_checkpoint(path, map_location="cpu", weights_only=True) for path in paths]
+    return tuple(module.codec.eval() for module in modules)
