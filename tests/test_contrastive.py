@@ -263,7 +263,9 @@ def test_another_recipe_does_not_go_on_with_a_run(rated, corpora, tmp_path):
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.yaml")), ids=lambda p: p.stem)
 def test_recipes_build(recipe):
-    content = read_recipe(recipe, ["module.model.width=2"])
+    content = read_recipe(recipe, [])
+    if "model" in content["module"]:
+        content["module"]["model"]["width"] = 2
     module, data = TASKS[content.get("task", "regression")]
     module(**content["module"])
     data(**content["data"])

@@ -40,7 +40,7 @@ def snapshots(folders, tmp_path_factory):
 def test_training_leaves_a_codec_for_each_snapshot(snapshots):
     codecs = gan_codec.read_snapshots(snapshots)
     assert len(codecs) == 2
-    first, second = (codec.synthesis.weight for codec in codecs)
+    first, second = (codec.synthesis.weight for codec in codecs.values())
     assert not torch.equal(first, second)
     log = next((snapshots / "csv").glob("*.csv")).read_text()
     assert {"train/spectral", "train/told", "train/matching"} <= set(log.splitlines()[0].split(","))
@@ -95,6 +95,27 @@ def test_frames_overlap_and_add_up_to_the_input():
     assert touched[5]
     assert not touched[[0, 10]].any()  # within the convolutions' reach of 3 frames
     assert codec.decode(codec.encode(spike)).shape == spike.shape
+
+
+def test_discriminators_learn_to_tell_decoded_from_natural_speech(speech):
+    torch.manual_seed(0)
+    module = GanCodecTraining(TINY)
+    natural = torch.from_numpy(speech[: 64000 // HOP * HOP]).view(8, -1)
+    with torch.no_grad():
+        decoded, _ = module.codec(natural)
+    optimizer = torch.optim.AdamW(module.discriminators.parameters(), 1e-3)
+    for _ in range(20):
+        optimizer.zero_grad()
+        told = module._told(natural, decoded)
+        told.backward()
+        optimizer.step()
+    assert told < 0.2
+    fooled, matching = module._fooled(natural, decoded.requires_grad_())
+    assert fooled > 0.5
+    (fooled + matching).backward()
+    assert decoded.grad.abs().max() > 0
+    assert module._fooled(natural, natural)[1] == 0
+    assert all(parameter.requires_grad for parameter in module.discriminators.parameters())
 
 
 def test_discriminators_see_the_phase():

@@ -50,6 +50,7 @@ def test_the_grid_runs_on_published_corpora(command, rated_folder, tmp_path):
     rows = pd.read_csv(tmp_path / "out" / "tables.csv")
     assert set(rows["set"]) == {"folder"}
     assert len(rows) == 3
-    assert rows["settings"].str.contains(str(rated_folder)).all()
+    assert rows["settings"].str.contains(f"layout: folder, root: {rated_folder}").all()
+    assert rows["settings"].str.contains("valid of {layout", regex=False).all()
     with pytest.raises(ValueError, match="for `train` and `valid` together"):
         tables.main([*command, "--out", str(tmp_path / "other" / "tables"), "--valid", rated])

@@ -24,7 +24,7 @@ from training import ablation, add_labels, build_set, evaluate, publish, train
 from training.checkpoints import read_model
 from training.data.corpus import SAMPLE_RATE, Corpus
 from training.data.labelled import FAINTEST_DB, LabelledSet, collate_cropped
-from training.data.labels import Calibration, read_set
+from training.data.labels import DIMENSION_COLUMNS, Calibration, read_set
 from training.data.loading import SORTED_BATCHES, TrainingSampler
 from training.data.simulate import draw_reference
 from training.data.voices import change_speed
@@ -109,7 +109,7 @@ def test_batches_of_like_length_hold_each_clip_once_and_change_with_the_epoch():
     both = epoch(0, 0, 2), epoch(0, 1, 2)
     assert not set(both[0]) & set(both[1])
     halves = [abs(lengths[a].float().mean() - lengths[b].float().mean()) for a, b in zip(*both, strict=True)]
-    assert max(halves) < 56000 / 4  # processes wait for each other's longest
+    assert np.mean(halves) < 800  # neither always has the longer ones
 
 
 def test_a_clip_at_another_level_has_the_labels_of_that_level(labelled_set):
@@ -128,7 +128,7 @@ def test_a_clip_at_another_level_has_the_labels_of_that_level(labelled_set):
         assert level_db >= min(FAINTEST_DB, clip.level_db) - 0.01
         expected = calibration.targets([replace(clip, level_db=level_db)], top_hz=8000)[0]
         if expected[0] > 1:  # at the bottom of the scale the MOS says nothing of what it was before
-            torch.testing.assert_close(targets[:-1], torch.from_numpy(expected)[:-1], atol=0.01, rtol=0, equal_nan=True)
+            torch.testing.assert_close(targets, torch.from_numpy(expected), atol=0.01, rtol=0, equal_nan=True)
     assert np.ptp(gains_db) > 6
 
 
@@ -137,15 +137,16 @@ def test_warped_frequencies_are_those_of_another_vocal_tract(speech, monkeypatch
     filters = front_end.filters.clone()
 
     def spectrum(signal: np.ndarray) -> torch.Tensor:
-        return front_end(torch.from_numpy(signal)[None], torch.tensor([len(signal)]))[0].mean(-1)[0, 10:50]  # below, bins are coarse
+        features, _ = front_end(torch.from_numpy(signal)[None], torch.tensor([len(signal)]))
+        return features.mean(-1)[0, 10:50]  # below, bins are coarse
 
-    for draw, factor in ((0.0, WARP_RANGE[0]), (1.0, WARP_RANGE[1])):
-        monkeypatch.setattr(torch, "rand", lambda size, draw=draw: torch.tensor(draw))
-        other = change_speed(speech, factor)  # pitch and formants times the factor
-        with warped(front_end):
-            back = spectrum(other)
-        assert torch.equal(front_end.filters, filters)
-        assert (back - spectrum(speech)).abs().mean() < 0.5 * (spectrum(other) - spectrum(speech)).abs().mean()
+    monkeypatch.setattr(torch, "rand", lambda size: torch.tensor(0.0))
+    other = change_speed(speech, WARP_RANGE[0])  # pitch and formants times the factor
+    with warped(front_end):
+        back = spectrum(other)
+    assert torch.equal(front_end.filters, filters)
+    assert (back - spectrum(speech)).abs().mean() < 0.4 * (spectrum(other) - spectrum(speech)).abs().mean()
+    assert (back - spectrum(speech)).mean().abs() < 0.2 / 25  # dB
 
 
 def recipe(folder, *changes):
@@ -200,8 +201,15 @@ def test_a_model_is_held_against_the_simulated_labels(labelled_set, tmp_path, mo
     evaluate.main([str(tmp_path / "model"), "--out", str(tmp_path / "report.md"), "--set", *sets])
     report = (tmp_path / "report.md").read_text()
     assert "| all | 12 |" in report
-    assert all(f"| {name} |" in report for name in DIMENSIONS)
-    assert "| loudness | 12 |" in report
+    clips = read_set(folder)
+    valid = LabelledSet(clips, Calibration.fit(clips), 16000)
+    _, predicted = evaluate.predict(load_model(tmp_path / "model"), valid)
+    labels = valid.targets[:, DIMENSION_COLUMNS].numpy() + 3
+    for column, name in enumerate(DIMENSIONS):
+        known = ~np.isnan(labels[:, column])
+        row = next(line for line in report.splitlines() if line.startswith(f"| {name} | {known.sum()} |"))
+        mae = np.abs(predicted[known, column] - labels[known, column]).mean()
+        assert float(row.split("|")[-2]) == pytest.approx(mae, abs=0.001)
 
 
 def test_publishing_keeps_the_model_before(tmp_path):

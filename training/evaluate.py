@@ -2,7 +2,7 @@
 
     python -m training.evaluate src/jsqa_metric/weights/default --out training/results/validation.md
 
-The sets and their calibration are those of `recipes/default_third.yaml`; no listener is asked.
+The sets and their calibration are those of `recipes/default_fourth.yaml`; no listener is asked.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from torch.utils.data import DataLoader
 from jsqa_metric import JSQAModel, load_model
 from jsqa_metric.model import DIMENSIONS
 from training.data.labelled import LabelledSet, collate
-from training.data.labels import Calibration, LabelledClip, read_set
+from training.data.labels import DIMENSION_COLUMNS, Calibration, LabelledClip, read_set
 from training.report import markdown, provenance, this_command
 from training.tables import measures
 from training.train import read_recipe
 
-RECIPE = Path(__file__).parent / "recipes" / "default_third.yaml"
+RECIPE = Path(__file__).parent / "recipes" / "default_fourth.yaml"
 COLUMNS = ["clips", "pcc", "srcc", "rmse", "mae"]
 LEAST_CLIPS = 10
 """Fewer are not worth a row."""
@@ -78,7 +78,6 @@ def main(arguments: list[str] | None = None) -> None:
     valid = LabelledSet(clips, Calibration.fit(train), model.sample_rate, top_hz)
     labels = valid.targets.numpy()
     mos, dimensions = predict(model, valid)
-    first = labels.shape[1] - len(DIMENSIONS)
     parts = [
         f"# {args.model} on the simulated validation sets\n",
         provenance(this_command()),
@@ -87,7 +86,7 @@ def main(arguments: list[str] | None = None) -> None:
         markdown(by_damage(clips, mos, labels[:, 0])),
         "\n## Dimensions\n",
         "Where damage in several dimensions leaves the shares unknown, a clip does not count.\n",
-        markdown(by_dimension(dimensions, labels[:, first:])),
+        markdown(by_dimension(dimensions, labels[:, DIMENSION_COLUMNS])),
     ]
     args.out.write_text("\n".join(parts) + "\n")
     print(args.out.read_text())

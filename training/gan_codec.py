@@ -109,10 +109,6 @@ class GanCodec(nn.Module):
         return self.decode(self.quantizer.get_output_from_indices(indices[..., :quantizers]))[0, : len(wav)]
 
 
-Opinion = tuple[Tensor, list[Tensor]]
-"""What a discriminator says of the patches of a batch, and the features of its layers."""
-
-
 class SpectralDiscriminator(nn.Module):
     """Convolutions over a complex spectrogram that tell decoded from natural speech, patch by patch (EnCodec's)."""
 
@@ -127,10 +123,11 @@ class SpectralDiscriminator(nn.Module):
         )
         self.last = nn.Conv2d(2 * channels, 1, 3, padding=1)
 
-    def forward(self, wav: Tensor) -> Opinion:
+    def forward(self, wav: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Opinions of the patches (high: natural), and the features of all layers."""
         spectrum = torch.stft(wav, self.n_fft, self.n_fft // 4, window=self.window, return_complex=True)  # type: ignore[arg-type]
-        x, features = torch.view_as_real(spectrum).permute(0, 3, 1, 2), []
+        x, features = torch.view_as_real(spectrum).permute(0, 3, 1, 2) / TYPICAL_RMS, []
+        x = x * (x.square().sum(1, keepdim=True) + 1e-2) ** -0.35  # else they would hear the loudest sounds only
         for layer in self.layers:
             x = F.leaky_relu(layer(x), 0.2)
             features.append(x)
@@ -182,49 +179,56 @@ class GanCodecTraining(lightning.LightningModule):
         waveform = F.l1_loss(decoded, wav) / TYPICAL_RMS
         losses = {"train/spectral": spectral, "train/waveform": waveform, "train/commitment": commitment}
         loss = 5 * spectral + 5 * waveform + commitment
-        if self.trainer.fit_loop.total_batch_idx >= self.hparams["natural_after"]:
-            natural = [discriminator(wav) for discriminator in self.discriminators]
-            losses["train/told"] = self._told(natural, decoded.detach())
-            of_discriminators.zero_grad()
-            self.manual_backward(losses["train/told"])
-            of_discriminators.step()
-            losses["train/fooled"], losses["train/matching"] = self._fooled(natural, decoded)
+        adversarial = self.trainer.fit_loop.total_batch_idx >= self.hparams["natural_after"]
+        if adversarial:
+            losses["train/fooled"], losses["train/matching"] = self._fooled(wav, decoded)
             loss = loss + 2 * losses["train/fooled"] + 20 * losses["train/matching"]
-        else:
-            of_discriminators.step()  # without gradients, so that both sides count alike
         of_codec.zero_grad()
         self.manual_backward(loss)
         self.clip_gradients(of_codec, gradient_clip_val=1.0)
         of_codec.step()
+        of_discriminators.zero_grad()
+        if adversarial:
+            losses["train/told"] = self._told(wav, decoded.detach())
+            self.manual_backward(losses["train/told"])
+        of_discriminators.step()  # also without gradients, so that both sides count alike
         for schedule in self.lr_schedulers():  # type: ignore[union-attr]
             schedule.step()
         self.log_dict(losses, prog_bar=True)
 
-    def _told(self, natural: list[Opinion], decoded: Tensor) -> Tensor:
-        """How badly the discriminators tell the decoded waveforms from the natural ones."""
-        made = [discriminator(decoded)[0] for discriminator in self.discriminators]
-        errors = [(yes - 1).square().mean() + no.square().mean() for (yes, _), no in zip(natural, made, strict=True)]
+    def _told(self, natural: Tensor, decoded: Tensor) -> Tensor:
+        """How badly the discriminators tell decoded waveforms from natural ones: 0.5 by guessing."""
+        errors = []
+        for discriminator in self.discriminators:
+            (yes, _), (no, _) = discriminator(natural), discriminator(decoded)
+            errors.append((yes - 1).square().mean() + no.square().mean())
         return torch.stack(errors).mean()
 
-    def _fooled(self, natural: list[Opinion], decoded: Tensor) -> tuple[Tensor, Tensor]:
+    def _fooled(self, natural: Tensor, decoded: Tensor) -> tuple[Tensor, Tensor]:
         """How far the discriminators are from taking `decoded` for natural, by their opinions and by their features."""
-        made = [discriminator(decoded) for discriminator in self.discriminators]
-        opinions = [(opinion - 1).square().mean() for opinion, _ in made]
-        pairs = [pair for (_, a), (_, b) in zip(natural, made, strict=True) for pair in zip(a, b, strict=True)]
-        distances = [F.l1_loss(feature, wanted.detach()) for wanted, feature in pairs]
+        self.discriminators.requires_grad_(False)
+        opinions, distances = [], []
+        for discriminator in self.discriminators:
+            opinion, features = discriminator(decoded)
+            opinions.append((opinion - 1).square().mean())
+            pairs = zip(features, discriminator(natural)[1], strict=True)
+            distances += [F.l1_loss(feature, wanted) for feature, wanted in pairs]
+        self.discriminators.requires_grad_(True)
         return torch.stack(opinions).mean(), torch.stack(distances).mean()
 
     def configure_optimizers(self) -> Any:
         """AdamW for both sides."""
         rate = self.hparams["learning_rate"]
         sides = [torch.optim.AdamW(part.parameters(), rate, (0.8, 0.99)) for part in (self.codec, self.discriminators)]
-        steps = int(self.trainer.estimated_stepping_batches) // 2
+        if self.trainer.max_steps < 0:
+            raise ValueError("`trainer.max_steps` must say how long the codec trains: two steps for each batch")
+        steps = self.trainer.max_steps // 2
         return sides, [torch.optim.lr_scheduler.CosineAnnealingLR(s, steps, rate / 10) for s in sides]
 
 
 @lru_cache
-def read_snapshots(folder: Path) -> tuple[GanCodec, ...]:
-    """All codecs of a training run, the earliest first.
+def read_snapshots(folder: Path) -> dict[str, GanCodec]:
+    """All codecs of a finished training run by the names of their files, the earliest first.
 
     Raises:
         FileNotFoundError: If there are none.
@@ -236,4 +240,4 @@ def read_snapshots(folder: Path) -> tuple[GanCodec, ...]:
             f"--out {folder}`"
         )
     modules = [GanCodecTraining.load_from_checkpoint(path, map_location="cpu", weights_only=True) for path in paths]
-    return tuple(module.codec.eval() for module in modules)
+    return {path.stem: module.codec.eval() for path, module in zip(paths, modules, strict=True)}

@@ -23,22 +23,22 @@ from training.data.loading import check_rate
 from training.losses import contrastive_regression
 from training.teachers import TEACHERS
 
-WARP_RANGE = (0.9, 1.06)
-"""How far frequencies are stretched: further up, the top of the band would be empty."""
+WARP_RANGE = (0.92, 1.0)
+"""Factors by which heard frequencies are divided: with more than 1, the top of the band would be empty."""
 
 
 @contextmanager
 def warped(front_end: LogMel) -> Iterator[None]:
     """For a while, `front_end` hears all frequencies divided by a factor from `WARP_RANGE` (Jaitly and Hinton 2013).
 
-    Vocal tracts and pitches differ by such factors; quality does not.
+    Vocal tracts and pitches differ by such factors, quality hardly: a band limit moves, too, by less than 0.7 Bark.
     """
     filters, (low, high) = front_end.filters, WARP_RANGE
     factor = low * (high / low) ** float(torch.rand(()))
     place = torch.arange(filters.shape[1], device=filters.device) / factor
     below = place.long().clamp(max=filters.shape[1] - 2)
     share = (place - below).clamp(max=1)
-    moved = torch.lerp(filters[:, below], filters[:, below + 1], share) / factor
+    moved = torch.lerp(filters[:, below], filters[:, below + 1], share)
     front_end.filters = moved * (place < filters.shape[1])
     try:
         yield
@@ -49,8 +49,8 @@ def warped(front_end: LogMel) -> Iterator[None]:
 class Regression(lightning.LightningModule):
     """Huber regression of MOS, the teachers' labels (as in MTQ-Net) and the dimensions of quality.
 
-    The last task is how far off the MOS is likely to be: the log of a Gaussian's standard deviation, fitted to the
-    errors by maximum likelihood (Nix and Weigend 1994) without any say in the MOS itself.
+    The last task is how far off the MOS is likely to be: the log of a Gaussian's standard deviation, fitted to errors
+    and teachers' disagreement by maximum likelihood (Nix and Weigend 1994) without any say in the MOS itself.
 
     Args:
         model: Entries of `ModelConfig`.
@@ -60,7 +60,7 @@ class Regression(lightning.LightningModule):
         std_weight: Of the loss of the standard deviation.
         contrastive_weight: Of SCOREQ's contrastive regression on the embeddings, as a further objective.
         huber_delta: Where the loss turns from squared to absolute.
-        warp: Stretch the frequency axis of each batch by `draw_warp`, as if other talkers spoke: with the same damage.
+        warp: Stretch the frequency axis of each batch (`warped`); for the spectrogram encoder only.
         pretrained: Checkpoint of `training.pretrain`, whose encoder to start from.
     """
 
@@ -101,15 +101,19 @@ class Regression(lightning.LightningModule):
     def losses(self, mos: Tensor, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Losses of the MOS, of the other tasks (labels that are NaN do not count), and of the standard deviation.
 
-        The teachers are off, too: what the standard deviation is fitted to is the error and how much they differ.
+        The teachers are off, too: what the standard deviation is fitted to is the error and how much they differ, on
+        clips that have more than one.
         """
         delta = self.hparams["huber_delta"]
         tasks, log_std = outputs[:, :-1].float(), outputs[:, -1].float()
         labels, doubt = targets[:, 1:-1], targets[:, -1]
         known = ~torch.isnan(labels)
         task_loss = F.huber_loss(tasks[known], labels[known], delta=delta)
-        error = (mos.detach().float() - targets[:, 0]).square() + doubt.square()
-        std_loss = F.gaussian_nll_loss(torch.zeros_like(error), error.sqrt(), (2 * log_std).exp(), eps=1e-4)
+        error = (mos.detach().float() - targets[:, 0]).square() + doubt.nan_to_num().square()
+        zero, variance = torch.zeros_like(error), (2 * log_std).exp()
+        likelihood = F.gaussian_nll_loss(zero, error.sqrt(), variance, eps=1e-4, reduction="none")
+        doubtful = ~doubt.isnan()
+        std_loss = (likelihood * doubtful).sum() / doubtful.sum().clamp(min=1)
         return F.huber_loss(mos.float(), targets[:, 0], delta=delta), task_loss, std_loss
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> Tensor:

@@ -1,13 +1,16 @@
-"""Tables 1 and 2 of the JSQA paper on free data: does JND pretraining help, and does the projection head hurt?
+"""Tables 1 and 2 of the JSQA paper again: does JND pretraining help, and does the projection head hurt?
 
     python -m training.tables --out runs/tables/tables --runs runs/tables \
         --human ../shared/human/tcd ../shared/human/p808 ../shared/human/codec
 
 {no pretraining, JND pretraining, JND pretraining with projection head} x encoders x seeds x amounts of labelled
 data. Each run is fine-tuned for the same number of steps; its checkpoint is chosen by PCC on one half of the
-simulated validation set and evaluated on the other half and on every human-rated set. A row for each run and set
+validation set and evaluated on the other half and on every human-rated set. A row for each run and set
 is appended to `<out>.csv` as soon as it is there; a run that has its rows is not done again, so the command can
 be interrupted. `<out>.md` and plots are made from all rows (`--report-only`: from those that are there).
+
+Rated clips are sets of `training.build_set`, speech and noise are folders; or they come from published corpora, as in a
+recipe: `--train '{layout: nisqa, root: /data/NISQA_Corpus, split: NISQA_TRAIN_SIM}'`.
 
 Source: Fan and Williamson 2025 (JSQA), tables 1 and 2, figure 5.
 """
@@ -18,6 +21,7 @@ import argparse
 import csv
 import itertools
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +50,13 @@ ENCODERS: dict[str, dict[str, Any]] = {
     "toy": {"encoder": "spectrogram", "width": 4, "channels": 16, "layers": 1},
 }
 PRETRAINING = ("none", "jnd", "jnd+projection")
+SOURCES = {
+    "train": "sets/train",
+    "valid": "sets/valid",
+    "speech": "../shared/speech/train",
+    "noise": "../shared/noise/train",
+}
+"""Rated clips for fine-tuning and its validation; clean speech and noise of the JND pairs."""
 LEARNING = ["step", "valid/pcc", "valid/rmse"]
 MEASURES = ("pcc", "srcc", "rmse", "mae", "rmse_mapped")
 SELECT, REPORT = (0, 2), (1, 2)
@@ -155,10 +166,21 @@ def evaluation_sets(args: argparse.Namespace) -> dict[str, RatedSet]:
 def settings(args: argparse.Namespace) -> str:
     """What the runs of a table have in common."""
     excerpts = f" in excerpts of {args.crop_seconds:g} s" if args.crop_seconds else ""
+    own = {name: vars(args)[name] for name, text in SOURCES.items() if vars(args)[name] != _reader(name)(text)}
+    more = "".join(f", {name} of {_said(source)}" for name, source in own.items() if name != "train")
     return (
-        f"{args.steps} steps of 8 clips{excerpts} of {args.train['root']}, {args.precision}; "
-        f"pretraining of at most {args.pretrain_epochs} x {args.pretrain_pairs} pairs of {args.pair_seconds:g} s"
+        f"{args.steps} steps of 8 clips{excerpts} of {_said(args.train)}, {args.precision}; "
+        f"pretraining of at most {args.pretrain_epochs} x {args.pretrain_pairs} pairs of {args.pair_seconds:g} s{more}"
     )
+
+
+def _said(source: Source) -> str:
+    """A source as the command line had it."""
+    if isinstance(source, str):
+        return source
+    if set(source) == {"layout", "root"} and source["layout"] == "simulated":
+        return str(source["root"])
+    return str(yaml.safe_dump(dict(source), default_flow_style=True, sort_keys=False, width=1000)).strip()
 
 
 def finished_cells(table: Path, common: str) -> set[Cell]:
@@ -203,16 +225,16 @@ def learning_table(out: Path) -> Path:
     return out.with_name(f"{out.name}_learning.csv")
 
 
-def _source(text: str) -> Source:
-    """A folder, or what a recipe would say of a corpus."""
-    source: Source = yaml.safe_load(text)
-    return source
+def _reader(name: str) -> Callable[[str], Source]:
+    """What reads one of `SOURCES` from the command line."""
 
+    def read(text: str) -> Source:
+        source: Source = yaml.safe_load(text)
+        if name in ("speech", "noise"):
+            return source
+        return {"layout": "simulated", "root": source} if isinstance(source, str) else {"layout": "folder", **source}
 
-def _rated_source(text: str) -> Source:
-    """The same for rated clips; a folder is a set of `training.build_set`."""
-    source = _source(text)
-    return {"layout": "simulated", "root": source} if isinstance(source, str) else {"layout": "folder", **source}
+    return read
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -222,13 +244,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="path of the results, without a suffix")
     parser.add_argument("--runs", type=Path, required=True, help="folder for checkpoints and logs")
-    rated = "a set of training.build_set, or as in a recipe: '{layout: nisqa, root: ..., split: NISQA_TRAIN_SIM}'"
-    parser.add_argument("--train", type=_rated_source, default="sets/train", help=f"rated clips: {rated}")
-    parser.add_argument("--valid", type=_rated_source, default="sets/valid", help="the same for validation")
+    for name, text in SOURCES.items():
+        parser.add_argument(f"--{name}", type=_reader(name), default=text, help=f"(default: {text})")
     parser.add_argument("--human", nargs="*", default=[], help="folders of human-rated clips with a labels.csv")
-    pairs = "of the JND pairs: a folder, or '{layout: librispeech, root: ...}'"
-    parser.add_argument("--speech", type=_source, default="../shared/speech/train", help=f"clean speech {pairs}")
-    parser.add_argument("--noise", type=_source, default="../shared/noise/train", help="noise, likewise")
     parser.add_argument("--encoders", nargs="+", default=["spectrogram", "waveform16"], choices=list(ENCODERS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--clips", type=int, nargs="+", default=[250, 1000, 4000], help="amounts of labelled data")

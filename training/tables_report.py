@@ -104,10 +104,10 @@ def write_tables(out: Path) -> None:
     plot_learning(pd.read_csv(learning_table(out)), learning)
     hours = rows.groupby(["encoder", "pretraining", "clips", "seed"])["seconds"].max().sum() / 3600
     parts = [
-        "# Tables 1 and 2 of the JSQA paper, on free data",
+        "# Tables 1 and 2 of the JSQA paper",
         provenance(this_command()) + f" {hours:.1f} h of runs: {'; '.join(rows['settings'].unique())}.",
         "Mean over the seeds ± half of the 95 % interval. `rmse_mapped`: after a first-order map of the scores. "
-        "`simulated`: the half of the simulated validation set that did not choose checkpoints.",
+        "`simulated` (or another corpus' layout): the half of the validation set that did not choose checkpoints.",
     ]
     for name, part in rows.groupby("set", sort=False):
         parts += [f"## {name}", markdown(means(part)), "Change against no pretraining, paired by seed:"]

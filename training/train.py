@@ -137,7 +137,9 @@ def keep_recipe(recipe: dict[str, Any], out: Path) -> None:
 def train_once(recipe: dict[str, Any], out: Path) -> Path:
     """Train unless it has been done to the end, for stages that others build on; returns the best checkpoint."""
     done = out / "done"
-    if not done.exists():
+    if done.exists():
+        keep_recipe(recipe, out)
+    else:
         train(recipe, out)
         done.touch()
     return out / "best.ckpt"

@@ -17,14 +17,12 @@ from torch.utils.data import DataLoader, Dataset
 from jsqa_metric.audio import resample
 from jsqa_metric.level import level_share
 from jsqa_metric.model import DIMENSIONS
-from training.data.labels import CLEAN_MOS, Calibration, LabelledClip, read_set
+from training.data.labels import CLEAN_MOS, DIMENSION_COLUMNS, DOUBT, Calibration, LabelledClip, read_set
 from training.data.loading import training_loader
-from training.teachers import TEACHERS
 
 FAINTEST_DB = -45.0
 """Below this level in dBFS there is hardly a clip in the training sets."""
-LOUDNESS = 1 + len(TEACHERS) + DIMENSIONS.index("loudness")
-"""The column of the targets that depends on the level alone."""
+LOUDNESS = DIMENSION_COLUMNS.start + DIMENSIONS.index("loudness")
 
 
 class LabelledSet(Dataset[tuple[Tensor, Tensor]]):
@@ -67,6 +65,7 @@ class LabelledSet(Dataset[tuple[Tensor, Tensor]]):
         targets = targets.clone()
         targets[0] = 1 + (targets[0] - 1) * after / before
         targets[LOUDNESS] = (CLEAN_MOS - 1) * after - 2  # the tasks are MOS less 3
+        targets[DOUBT] *= after / before
         return audio * 10 ** (gain_db / 20), targets
 
 
@@ -96,8 +95,8 @@ class LabelledData(lightning.LightningDataModule):
         by_damage: See `Calibration.fit`.
         by_reference: See `Calibration.fit`.
         gain_db: See `LabelledSet`; for training only.
-        whole: Batches are of clips of like length, so that little is cropped; otherwise all are cropped to the shortest
-            of 32 that chance brought together.
+        whole: Batches are of clips of like length, so that little is cropped; otherwise each is cropped to
+            the shortest of those that chance brought together.
         seed: Of the order of the clips.
     """
 

@@ -75,6 +75,11 @@ ANCHORS = frozenset({"codec"})
 LEAST_ANCHORS = 50
 UNKNOWN = (math.nan,) * len(CODEC_TEACHERS)
 
+DIMENSION_COLUMNS = slice(1 + len(TEACHERS), 1 + len(TEACHERS) + len(DIMENSIONS))
+"""Where the dimensions stand in `Calibration.targets`."""
+DOUBT = DIMENSION_COLUMNS.stop
+"""The column after them: how much the teachers differ."""
+
 REFERENCE_SCALES = (0.8, 1.5)
 """How far Distill-MOS's opinion of the reference may scale that of the damaged clip."""
 
@@ -205,7 +210,7 @@ class Calibration:
 
         These are the standardised labels of the teachers, and the MOS of each dimension less 3. What is not known is
         NaN: of damage in several dimensions, nobody knows which share is whose. The last column is how much the
-        teachers of a clip's MOS differ about it, a standard deviation.
+        teachers of a clip's MOS differ about it, a standard deviation, and NaN where there is one only.
         """
         mixture, spread = self._mixture(clips)
         unit = (mixture - self.worst) / (self.clean - self.worst)
@@ -251,6 +256,7 @@ class Calibration:
             count = len(self.codec_lines)
             weights = np.pad(weights, ((0, 0), (0, count)))
             weights[asked] = [0, *[1 / (1 + count)] * (1 + count)]
-        judged = np.nan_to_num(judged)
+        judged = np.where(weights > 0, judged, 0)
         mean = (weights * judged).sum(axis=1)
-        return mean, np.sqrt((weights * (judged - mean[:, None]) ** 2).sum(axis=1))
+        spread = np.sqrt((weights * (judged - mean[:, None]) ** 2).sum(axis=1))
+        return mean, np.where((weights > 0).sum(axis=1) > 1, spread, np.nan)
