@@ -23,18 +23,43 @@ from training.gan_codec import HOP, GanCodec, GanCodecTraining, SpectralDiscrimi
 TINY = {"channels": 32, "encoder_blocks": 1, "decoder_blocks": 2, "quantizers": 3, "code_size": 8}
 
 
-@pytest.fixture(scope="module")
-def snapshots(folders, tmp_path_factory):
-    """The folder of a short training: the discriminators come in half-way."""
-    out = tmp_path_factory.mktemp("codec")
+def short_recipe(folders) -> dict:
+    """8 batches, 4 of them with discriminators."""
     changes = [
         f"data.speech=[{folders['speech'][0]}]", "data.excerpts_per_epoch=16", "data.seconds=0.5", "data.batch_size=4",
         "module.natural_after=4", "module.snapshots=4", f"module.codec={TINY}".replace("'", ""),
         "trainer.max_steps=16", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false",
         "trainer.log_every_n_steps=1",
     ]  # fmt: skip
-    train.train(train.read_recipe("training/recipes/gan_codec.yaml", changes), out)
+    return train.read_recipe("training/recipes/gan_codec.yaml", changes)
+
+
+@pytest.fixture(scope="module")
+def snapshots(folders, tmp_path_factory):
+    """The folder of a short training."""
+    out = tmp_path_factory.mktemp("codec")
+    train.train(short_recipe(folders), out)
     return out
+
+
+def test_a_resumed_training_gives_the_same_codecs(snapshots, folders, tmp_path, monkeypatch):
+    step = GanCodecTraining.training_step
+
+    def failing_step(self, batch, batch_index):
+        if self.global_step == 12:
+            raise InterruptedError
+        return step(self, batch, batch_index)
+
+    monkeypatch.setattr(train, "SAVE_EVERY_STEPS", 10)
+    with monkeypatch.context() as patch:
+        patch.setattr(GanCodecTraining, "training_step", failing_step)
+        with pytest.raises(InterruptedError):
+            train.train(short_recipe(folders), tmp_path)
+    train.train(short_recipe(folders), tmp_path)
+    whole, parts = (gan_codec.read_snapshots(folder) for folder in (snapshots, tmp_path))
+    assert list(whole) == list(parts)
+    for name in whole:
+        torch.testing.assert_close(parts[name].state_dict(), whole[name].state_dict(), atol=0, rtol=0)
 
 
 def test_training_leaves_a_codec_for_each_snapshot(snapshots):
@@ -65,6 +90,13 @@ def test_the_simulator_has_it_on_request(snapshots, folders, speech, monkeypatch
     spectrum = np.abs(np.fft.rfft(damaged)) ** 2
     hz = np.fft.rfftfreq(len(damaged), 1 / SIMULATION_RATE)
     assert spectrum[hz > 8500].sum() < 0.01 * spectrum.sum()
+
+
+def test_a_training_must_say_its_length(folders, tmp_path):
+    recipe = short_recipe(folders)
+    recipe["trainer"] |= {"max_steps": -1, "max_epochs": 1}
+    with pytest.raises(ValueError, match="max_steps"):
+        train.train(recipe, tmp_path)
 
 
 def test_a_codec_learns_to_pass_speech_on(speech):
