@@ -29,6 +29,7 @@ from training.logs import read_log
 from training.losses import nt_xent
 from training.pretrain import Pretraining
 from training.projection import NonMatching, projection_head
+from training.regression import Regression
 from training.train import TASKS, read_recipe, train
 
 ROOT = Path(__file__).parent.parent
@@ -235,6 +236,13 @@ def test_an_interrupted_run_keeps_its_log(rated, corpora, tmp_path):
 def test_recipes_with_mistakes_are_errors(change, message, rated, corpora, tmp_path):
     with pytest.raises(ValueError, match=message):
         train(recipe_for("jsqa_finetune", "spectrogram", rated, corpora, max_epochs=1) | change, tmp_path)
+
+
+def test_warping_is_for_spectra_and_a_start_for_models(tmp_path):
+    with pytest.raises(ValueError, match="`warp` is for the spectrogram encoder"):
+        Regression({"encoder": "waveform", "width": 2}, warp=True)
+    with pytest.raises(ValueError, match="not for gan_codec"):
+        train(read_recipe(RECIPES / "gan_codec.yaml", ["start=some.ckpt"]), tmp_path)
 
 
 def test_errors_say_what_to_do(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 
 import numpy as np
 import pytest
@@ -92,8 +93,12 @@ def test_the_simulator_has_it_on_request(snapshots, folders, speech, monkeypatch
     assert spectrum[hz > 8500].sum() < 0.01 * spectrum.sum()
 
 
-def test_a_training_must_say_its_length(folders, tmp_path):
+def test_a_training_must_say_its_length_and_keep_it(snapshots, folders, tmp_path):
     recipe = short_recipe(folders)
+    shutil.copytree(snapshots, tmp_path / "longer")
+    recipe["trainer"]["max_steps"] = 20
+    with pytest.raises(ValueError, match="max_steps: 16"):
+        train.train(recipe, tmp_path / "longer")
     recipe["trainer"] |= {"max_steps": -1, "max_epochs": 1}
     with pytest.raises(ValueError, match="max_steps"):
         train.train(recipe, tmp_path)

@@ -167,8 +167,19 @@ class GanCodecTraining(lightning.LightningModule):
         """Nothing decides here: all snapshots are kept beside `path`."""
         every = self.hparams["snapshots"] * 2  # Lightning counts the steps of both optimisers
         return ModelCheckpoint(
-            path.parent, "codec-{step:05d}", save_top_k=-1, every_n_train_steps=every, save_weights_only=True
+            path.parent,
+            "codec-{step:05d}",
+            save_top_k=-1,
+            every_n_train_steps=every,
+            save_weights_only=True,
+            enable_version_counter=False,
         )
+
+    def on_train_start(self) -> None:
+        """Refuse to go on with a run of another length, whose schedule the checkpoint has."""
+        schedule: Any = self.lr_schedulers()[0]  # type: ignore[index]
+        if schedule.T_max != self.trainer.max_steps // 2:
+            raise ValueError(f"the schedule of this run is that of `trainer.max_steps: {2 * schedule.T_max}`")
 
     def training_step(self, wav: Tensor, batch_index: int) -> None:
         """A step of the codec and, once they take part, one of the discriminators."""

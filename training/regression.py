@@ -77,6 +77,8 @@ class Regression(lightning.LightningModule):
         pretrained: str | None = None,
     ) -> None:
         super().__init__()
+        if warp and model.get("encoder") == "waveform":
+            raise ValueError("`warp` is for the spectrogram encoder: the other has no frequencies to stretch")
         model = {"tasks": (*TEACHERS, *DIMENSIONS, LOG_STD), **model}
         self.save_hyperparameters()
         self.model = JSQAModel(ModelConfig(**model))

@@ -159,7 +159,10 @@ def _trainer(args: argparse.Namespace) -> dict[str, Any]:
 def evaluation_sets(args: argparse.Namespace) -> dict[str, RatedSet]:
     """Half of the validation set, by its layout, and the human-rated sets by the names of their folders."""
     _, valid = open_train_and_valid(args.train, args.valid | {"part": REPORT})
-    sets = {args.valid["layout"]: valid} | {Path(folder).name: open_rated(folder) for folder in args.human}
+    human = {Path(folder).name: open_rated(folder) for folder in args.human}
+    if args.valid["layout"] in human:
+        raise ValueError(f"a folder of --human is called {args.valid['layout']}, as the half of the validation set is")
+    sets = {args.valid["layout"]: valid} | human
     return {name: RatedSet(clips) for name, clips in sets.items()}
 
 
@@ -232,7 +235,11 @@ def _reader(name: str) -> Callable[[str], Source]:
         source: Source = yaml.safe_load(text)
         if name in ("speech", "noise"):
             return source
-        return {"layout": "simulated", "root": source} if isinstance(source, str) else {"layout": "folder", **source}
+        if isinstance(source, str):
+            return {"layout": "simulated", "root": source}
+        if "part" in source:
+            raise argparse.ArgumentTypeError("`part` is chosen here: one half for checkpoints, the other to report")
+        return {"layout": "folder", **source}
 
     return read
 

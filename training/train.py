@@ -7,7 +7,7 @@ the weights of which to begin; with `average`, a decay, a running mean of the we
 kept (EMA). Checkpoints, CSV and TensorBoard logs go to the output folder. `last.ckpt` there is resumed if the
 command is run again, with the same result as if nothing had come between; `best.ckpt` is the one that the task's own
 rule chooses (the highest correlation on the validation set; for pretraining, the first epoch after which the loss
-stopped falling).
+stopped falling), or the last weights where nothing chooses.
 """
 
 from __future__ import annotations
@@ -93,6 +93,8 @@ def train(recipe: dict[str, Any], out: Path) -> Path:
     module: Any = module_type(**recipe["module"])
     data = data_type(**{"seed": recipe["seed"], **recipe["data"]})
     best, resume = out / "best.ckpt", out / "last.ckpt"
+    if recipe.get("start") and not hasattr(module, "model"):
+        raise ValueError(f"`start` is for tasks with a model, not for {task}")
     if recipe.get("start") and not resume.exists():
         other = read_model(recipe["start"])
         changed: dict[str, Any] = {"floor_db": 0, "dropout": 0.0}  # no weight depends on their values

@@ -6,7 +6,7 @@ Conventions: signals are mono float32 arrays, full scale ±1, at the rate of the
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -135,6 +135,19 @@ def active_rms(signal: Signal, sample_rate: int = SAMPLE_RATE) -> float:
     if not power.size or power.max() <= 0:
         return 0.0
     return float(np.sqrt(power[power > power.max() * 1e-3].mean()))
+
+
+def until_active(draw: Callable[[], tuple[Signal, Entry]]) -> tuple[Signal, Entry]:
+    """The first drawn excerpt of speech that is not silent.
+
+    Raises:
+        ValueError: If 20 in a row were.
+    """
+    for _ in range(20):
+        speech, entry = draw()
+        if active_rms(speech) > 1e-3:
+            return speech, entry
+    raise ValueError("20 speech excerpts in a row were silent: is this a speech corpus?")
 
 
 def at_snr(speech: Signal, noise: Signal, snr_db: float, sample_rate: int = SAMPLE_RATE) -> Signal:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from training.data.corpus import SAMPLE_RATE, Corpus, Signal, active_rms, at_snr
+from training.data.corpus import SAMPLE_RATE, Corpus, Signal, at_snr, until_active
 
 SNR_RANGE_DB = (-3.0, 9.0)
 WINDOW_DB = 6.0
@@ -63,19 +63,12 @@ class JndPairs:
         """Pair number `index`."""
         rng = np.random.default_rng([seed, index])
         samples = int(rng.uniform(*self.seconds) * SAMPLE_RATE)
-        clean, talker = self._draw_clean(rng, samples)
+        clean, entry = until_active(lambda: self.speech.draw_speech(rng, samples))
         noise = self.noise.draw_noise(rng, samples)
         snrs = draw_snrs(rng)
         first, second = (clean + at_snr(clean, noise, snr) for snr in snrs)
         scale = min(1.0, PEAK / max(float(np.abs(first).max()), float(np.abs(second).max())))
-        return JndPair(first * np.float32(scale), second * np.float32(scale), snrs, talker)
-
-    def _draw_clean(self, rng: np.random.Generator, samples: int) -> tuple[Signal, str]:
-        for _ in range(20):
-            speech, entry = self.speech.draw_speech(rng, samples)
-            if active_rms(speech) > 1e-3:
-                return speech, entry.group
-        raise ValueError("20 speech excerpts in a row were silent: is this a speech corpus?")
+        return JndPair(first * np.float32(scale), second * np.float32(scale), snrs, entry.group)
 
 
 class DrawnPairs(Dataset[Tensor]):

@@ -21,15 +21,15 @@ from training.data.labels import CLEAN_MOS, DIMENSION_COLUMNS, DOUBT, Calibratio
 from training.data.loading import training_loader
 
 FAINTEST_DB = -45.0
-"""Below this level in dBFS there is hardly a clip in the training sets."""
+"""Below this level in dBFS there is hardly a clip in the training sets (`floor_db` of the recipes)."""
 LOUDNESS = DIMENSION_COLUMNS.start + DIMENSIONS.index("loudness")
 
 
 class LabelledSet(Dataset[tuple[Tensor, Tensor]]):
     """Clips in memory (int16, at the rate of the model) with their targets, for a model that hears up to `top_hz`.
 
-    With `gain_db`, a clip is louder or fainter by up to so much each time, and its targets say so; it neither clips
-    nor falls below the faintest of the training sets.
+    With `gain_db`, a clip is louder or fainter by up to so much each time, and its targets say so; it never clips, and
+    none gets fainter than the faintest of the training sets.
     """
 
     def __init__(
@@ -58,9 +58,9 @@ class LabelledSet(Dataset[tuple[Tensor, Tensor]]):
         return self._at_another_level(audio, targets, self.levels_db[index]) if self.gain_db else (audio, targets)
 
     def _at_another_level(self, audio: Tensor, targets: Tensor, level_db: float) -> tuple[Tensor, Tensor]:
-        low = max(-self.gain_db, FAINTEST_DB - level_db)
-        high = min(self.gain_db, -20 * float(torch.log10(audio.abs().max() + 1e-6)))
-        gain_db = low + max(0.0, high - low) * torch.rand(())
+        low = max(-self.gain_db, min(0.0, FAINTEST_DB - level_db))
+        high = max(0.0, min(self.gain_db, -20 * float(torch.log10(audio.abs().max() + 1e-6))))
+        gain_db = low + (high - low) * torch.rand(())
         before, after = level_share(torch.tensor([level_db, level_db + gain_db]))
         targets = targets.clone()
         targets[0] = 1 + (targets[0] - 1) * after / before

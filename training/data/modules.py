@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from training.data.corpus import SAMPLE_RATE, Corpus, active_rms, read_audio
+from training.data.corpus import SAMPLE_RATE, Corpus, Entry, Signal, active_rms, read_audio, until_active
 from training.data.jnd_pairs import DrawnPairs, JndPairs, WrittenPairs, collate_pairs
 from training.data.labelled import collate, collate_cropped
 from training.data.labels import Calibration, read_set
@@ -81,7 +81,7 @@ def _read_compact(path: Path) -> NDArray[np.int16]:
 
 
 class Excerpts(Dataset[Tensor]):
-    """Excerpts of clean speech, as many as there are seeds: another place, voice and level each time.
+    """Excerpts of clean speech, another place, voice and level each time; there is no last one.
 
     Args:
         corpus: Recordings, kept in memory (int16) once they have been read.
@@ -99,19 +99,17 @@ class Excerpts(Dataset[Tensor]):
 
     def __getitem__(self, index: int) -> Tensor:
         rng = np.random.default_rng([self.seed, index])
-        for _ in range(20):
-            speed = draw_speed(rng)
-            needed = int(self.samples * speed) + 1
-            audio = self._read(self.corpus.draw_entry(rng).path)
-            if len(audio) < needed:
-                audio = np.resize(audio, needed)
-            start = int(rng.integers(len(audio) - needed + 1))
-            speech = change_speed(audio[start : start + needed].astype(np.float32) / 32768, speed)[: self.samples]
-            level = active_rms(speech)
-            if len(speech) == self.samples and level > 1e-3:
-                scaled = speech * (10 ** (rng.uniform(-36, -18) / 20) / level)
-                return torch.from_numpy(scaled.astype(np.float32))
-        raise ValueError("20 speech excerpts in a row were silent: is this a speech corpus?")
+        speech, _ = until_active(lambda: self._draw(rng))
+        return torch.from_numpy(speech * np.float32(10 ** (rng.uniform(-36, -18) / 20) / active_rms(speech)))
+
+    def _draw(self, rng: np.random.Generator) -> tuple[Signal, Entry]:
+        speed, entry = draw_speed(rng), self.corpus.draw_entry(rng)
+        audio, needed = self._read(entry.path), int(self.samples * speed) + 1
+        if len(audio) < needed:
+            audio = np.resize(audio, needed)
+        start = int(rng.integers(len(audio) - needed + 1))
+        excerpt = audio[start : start + needed].astype(np.float32) / 32768
+        return change_speed(excerpt, speed)[: self.samples], entry
 
     def _read(self, path: Path) -> NDArray[np.int16]:
         if path not in self.audio:
@@ -205,18 +203,20 @@ def _without_part(source: Source) -> tuple[Source, tuple[int, int]]:
     return {key: value for key, value in source.items() if key != "part"}, (first, step)
 
 
-def open_train_and_valid(train: Source, valid: Source) -> tuple[list[RatedClip], list[RatedClip]]:
+def open_train_and_valid(train_source: Source, valid_source: Source) -> tuple[list[RatedClip], list[RatedClip]]:
     """Clips of two sources; of the second, only its `part`.
 
     Args:
-        train: As for `open_rated`, or `{layout: simulated, root: sets/train}`.
-        valid: The same. `part: [0, 2]` takes every second clip.
+        train_source: As for `open_rated`, or `{layout: simulated, root: sets/train}`.
+        valid_source: The same. `part: [0, 2]` takes every second clip.
 
     Raises:
-        ValueError: If only one of the two is simulated.
+        ValueError: If only one of the two is simulated, or the first has a part.
     """
-    (train, _), (valid, (first, step)) = map(_without_part, (train, valid))
+    (train, _), (valid, (first, step)) = map(_without_part, (train_source, valid_source))
     simulated = [isinstance(s, Mapping) and s.get("layout") == "simulated" for s in (train, valid)]
+    if isinstance(train_source, Mapping) and "part" in train_source:
+        raise ValueError("`part` is for `valid`; `limit` takes some of the clips of `train`")
     if any(simulated) and not all(simulated):
         raise ValueError("`layout: simulated` is for `train` and `valid` together: both get one calibration")
     if all(simulated):

@@ -12,7 +12,7 @@ import numpy as np
 from training.data import additive, channel, codecs, enhance
 from training.data.additive import Material, Parameters
 from training.data.bandwidth import SIMULATION_RATE, widen
-from training.data.corpus import SAMPLE_RATE, Corpus, Signal, active_rms, change_rate, read_audio
+from training.data.corpus import SAMPLE_RATE, Corpus, Signal, change_rate, read_audio, until_active
 from training.data.voices import change_speed, colour, draw_speed
 
 Degradation = Callable[[Signal, np.random.Generator, Material], tuple[Signal, Parameters]]
@@ -131,9 +131,6 @@ def draw_reference(
     """Clean speech at `SAMPLE_RATE` and its talker: what `Simulator.draw` begins with."""
     samples = int(rng.uniform(*seconds) * SAMPLE_RATE)
     speed = draw_speed(rng) if vary_voices else 1.0
-    for _ in range(20):
-        speech, entry = corpus.draw_speech(rng, math.ceil(samples * speed))
-        if active_rms(speech) > 1e-3:
-            speech = change_speed(speech, speed)[:samples]
-            return colour(speech, rng) if vary_voices else speech, entry.group
-    raise ValueError("20 speech excerpts in a row were silent: is this a speech corpus?")
+    speech, entry = until_active(lambda: corpus.draw_speech(rng, math.ceil(samples * speed)))
+    speech = change_speed(speech, speed)[:samples]
+    return colour(speech, rng) if vary_voices else speech, entry.group
