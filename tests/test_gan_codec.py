@@ -28,7 +28,7 @@ def short_recipe(folders) -> dict:
     """8 batches, 4 of them with discriminators."""
     changes = [
         f"data.speech=[{folders['speech'][0]}]", "data.excerpts_per_epoch=16", "data.seconds=0.5", "data.batch_size=4",
-        "module.natural_after=4", "module.snapshots=4", f"module.codec={TINY}".replace("'", ""),
+        "module.adversarial_after=4", "module.snapshots=4", f"module.codec={TINY}".replace("'", ""),
         "trainer.max_steps=16", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false",
         "trainer.log_every_n_steps=1",
     ]  # fmt: skip

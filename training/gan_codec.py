@@ -140,15 +140,15 @@ class GanCodecTraining(lightning.LightningModule):
     Args:
         codec: Arguments of `GanCodec`.
         learning_rate: Of AdamW, falling to a tenth over the run (cosine).
-        natural_after: Steps before the discriminators join.
-        snapshots: Every so many steps a checkpoint is kept, as a codec of its own.
+        adversarial_after: Batches before the discriminators join.
+        snapshots: Every so many batches a checkpoint is kept, as a codec of its own.
     """
 
     def __init__(
         self,
         codec: dict[str, Any] | None = None,
         learning_rate: float = 1e-3,
-        natural_after: int = 1000,
+        adversarial_after: int = 1000,
         snapshots: int = 1000,
     ) -> None:
         super().__init__()
@@ -190,7 +190,7 @@ class GanCodecTraining(lightning.LightningModule):
         waveform = F.l1_loss(decoded, wav) / TYPICAL_RMS
         losses = {"train/spectral": spectral, "train/waveform": waveform, "train/commitment": commitment}
         loss = 5 * spectral + 5 * waveform + commitment
-        adversarial = self.trainer.fit_loop.total_batch_idx >= self.hparams["natural_after"]
+        adversarial = self.trainer.fit_loop.total_batch_idx >= self.hparams["adversarial_after"]
         if adversarial:
             losses["train/fooled"], losses["train/matching"] = self._fooled(wav, decoded)
             loss = loss + 2 * losses["train/fooled"] + 20 * losses["train/matching"]
