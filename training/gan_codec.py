@@ -1,8 +1,7 @@
 """A small neural codec with a residual vector quantiser, trained adversarially on clean speech, as damage.
 
-No such codec comes with weights under a free licence from a package registry, and what a model has not heard it does
-not mind. It needs not be good: codecs in use are anything from hardly audible to poor, and so are this one's early
-checkpoints and low bit rates.
+We found no such codec with weights under a free licence within reach, and what a model has not heard it does not mind.
+It need not be good: `training.data.codecs.gan_codec` makes damage of all grades of it, by adding it in part.
 """
 
 from __future__ import annotations
@@ -23,8 +22,9 @@ from vector_quantize_pytorch import ResidualVQ
 RATE, HOP = 16000, 160
 """The codec works at this rate in Hz, on frames of 10 ms."""
 TYPICAL_RMS = 0.05
+"""Of speech at -26 dBFS: what the networks see is about 1."""
 FOLDER = Path(os.environ.get("JSQA_GAN_CODEC", "runs/gan_codec"))
-"""Where `training.train training/recipes/gan_codec.yaml --out` put the snapshots."""
+"""Where `training.train training/recipes/gan_codec.yaml --out` put the snapshots (or what `JSQA_GAN_CODEC` names)."""
 
 
 class ConvNextBlock(nn.Module):

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 SORTED_BATCHES = 16
+"""Among so many batches' worth, chosen by chance, items are sorted by length."""
 
 
 def check_rate(trainer: lightning.Trainer, model_rate: int) -> None:
