@@ -44,9 +44,17 @@ def test_the_grid_is_run_once_reported_and_not_mixed_with_other_settings(command
         tables.main([*command, "--steps", "3"])
 
 
-def test_the_grid_runs_on_published_corpora(command, rated_folder, tmp_path):
-    rated = f"{{layout: folder, root: {rated_folder}}}"
-    tables.main([*command, "--train", rated, "--valid", rated, "--human", "--seeds", "1"])
+def test_the_grid_runs_on_published_corpora(command, rated_folder, tmp_path, monkeypatch):
+    rated, reported, evaluate = f"{{layout: folder, root: {rated_folder}}}", [], tables.evaluate
+
+    def recorded(model, clips, precision):
+        reported.append((len(clips), precision))
+        return evaluate(model, clips, precision)
+
+    monkeypatch.setattr(tables, "evaluate", recorded)
+    short = shlex.split("--human --seeds 1 --precision bf16-mixed --report-clips 2")
+    tables.main([*command, "--train", rated, "--valid", rated, *short])
+    assert reported == 3 * [(2, "bf16-mixed")]
     rows = pd.read_csv(tmp_path / "out" / "tables.csv")
     assert set(rows["set"]) == {"folder"}
     assert len(rows) == 3

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from vector_quantize_pytorch import ResidualVQ
 
-RATE, HOP = 16000, 160
-"""The codec works at this rate in Hz, on frames of 10 ms."""
+RATE = 16000
+"""The codec works at this rate in Hz."""
 TYPICAL_RMS = 0.05
 """Of speech at -26 dBFS: what the networks see is about 1."""
 FOLDER = Path(os.environ.get("JSQA_GAN_CODEC", "runs/gan_codec"))
@@ -55,8 +55,9 @@ class GanCodec(nn.Module):
         channels: Features per frame.
         encoder_blocks: Blocks before the quantiser.
         decoder_blocks: Blocks after it.
-        quantizers: Stages; each costs 1 kbit/s.
+        quantizers: Stages; each costs 10 bits a frame, with a hop of 160 samples 1 kbit/s.
         code_size: Numbers per frame that are quantised.
+        hop: Samples from frame to frame: 160 are 10 ms.
     """
 
     def __init__(
@@ -66,9 +67,11 @@ class GanCodec(nn.Module):
         decoder_blocks: int = 6,
         quantizers: int = 8,
         code_size: int = 32,
+        hop: int = 160,
     ) -> None:
         super().__init__()
-        self.analysis = nn.Linear(2 * HOP, channels)
+        self.hop = hop
+        self.analysis = nn.Linear(2 * hop, channels)
         self.encoder = nn.Sequential(*(ConvNextBlock(channels) for _ in range(encoder_blocks)), nn.LayerNorm(channels))
         # codebooks are running means: they can only follow codes that keep their scale
         self.narrow = nn.Sequential(nn.Linear(channels, code_size), nn.LayerNorm(code_size))
@@ -82,29 +85,29 @@ class GanCodec(nn.Module):
         )
         self.widen = nn.Linear(code_size, channels)
         self.decoder = nn.Sequential(*(ConvNextBlock(channels) for _ in range(decoder_blocks)), nn.LayerNorm(channels))
-        self.synthesis = nn.Linear(channels, 2 * HOP)
+        self.synthesis = nn.Linear(channels, 2 * hop)
 
     def forward(self, wav: Tensor) -> tuple[Tensor, Tensor]:
-        """Decoded waveforms `(batch, samples)` and the quantiser's commitment loss; samples in multiples of `HOP`."""
+        """Decoded waveforms `(batch, samples)` and the quantiser's commitment loss; samples in multiples of the hop."""
         quantized, _, commitment = self.quantizer(self.encode(wav).float())
         return self.decode(quantized), commitment.mean()
 
     def encode(self, wav: Tensor) -> Tensor:
-        """`(batch, samples)` to codes `(batch, samples // HOP + 1, code_size)`."""
-        frames = F.pad(wav / TYPICAL_RMS, (HOP, HOP)).unfold(1, 2 * HOP, HOP)
+        """`(batch, samples)` to codes `(batch, samples // hop + 1, code_size)`."""
+        frames = F.pad(wav / TYPICAL_RMS, (self.hop, self.hop)).unfold(1, 2 * self.hop, self.hop)
         encoded: Tensor = self.narrow(self.encoder(self.analysis(frames)))
         return encoded
 
     def decode(self, features: Tensor) -> Tensor:
         """The inverse of `encode`."""
         frames = self.synthesis(self.decoder(self.widen(features))).transpose(1, 2) * TYPICAL_RMS
-        samples = (frames.shape[2] + 1) * HOP
-        return F.fold(frames, (1, samples), (1, 2 * HOP), stride=(1, HOP))[:, 0, 0, HOP:-HOP]
+        samples = (frames.shape[2] + 1) * self.hop
+        return F.fold(frames, (1, samples), (1, 2 * self.hop), stride=(1, self.hop))[:, 0, 0, self.hop : -self.hop]
 
     @torch.inference_mode()
     def code(self, wav: Tensor, quantizers: int) -> Tensor:
         """Encode and decode a waveform `(samples,)` with only the first so many quantisers; as long as it was."""
-        padded = F.pad(wav, (0, -len(wav) % HOP))[None]
+        padded = F.pad(wav, (0, -len(wav) % self.hop))[None]
         _, indices, _ = self.quantizer(self.encode(padded))
         return self.decode(self.quantizer.get_output_from_indices(indices[..., :quantizers]))[0, : len(wav)]
 

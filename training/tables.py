@@ -91,12 +91,14 @@ def measures(predicted: NDArray[np.float64], mos: NDArray[np.float64]) -> dict[s
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, rated: RatedSet, batch_size: int = 8) -> dict[str, float]:
-    """Agreement of a model's scores with the ratings of a set."""
+def evaluate(model: nn.Module, rated: RatedSet, precision: str = "32-true") -> dict[str, float]:
+    """Agreement of a model's scores with the ratings of a set, computed in the precision of the training."""
     device = next(model.parameters()).device
     predicted, mos = [], []
-    for wav, lengths, targets in DataLoader(rated, batch_size, collate_fn=collate):
-        predicted.append(model(wav.to(device), lengths.to(device)).float().cpu())
+    for wav, lengths, targets in DataLoader(rated, batch_size=8, collate_fn=collate):
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision.startswith("bf16")):
+            scores = model(wav.to(device), lengths.to(device))
+        predicted.append(scores.float().cpu())
         mos.append(targets[:, 0])
     return measures(torch.cat(predicted).double().numpy(), torch.cat(mos).double().numpy())
 
@@ -162,7 +164,7 @@ def evaluation_sets(args: argparse.Namespace) -> dict[str, RatedSet]:
     human = {Path(folder).name: open_rated(folder) for folder in args.human}
     if args.valid["layout"] in human:
         raise ValueError(f"a folder of --human is called {args.valid['layout']}, as the half of the validation set is")
-    sets = {args.valid["layout"]: valid} | human
+    sets = {args.valid["layout"]: valid[: args.report_clips or None]} | human
     return {name: RatedSet(clips) for name, clips in sets.items()}
 
 
@@ -171,6 +173,7 @@ def settings(args: argparse.Namespace) -> str:
     excerpts = f" in excerpts of {args.crop_seconds:g} s" if args.crop_seconds else ""
     own = {name: vars(args)[name] for name, text in SOURCES.items() if vars(args)[name] != _reader(name)(text)}
     more = "".join(f", {name} of {_said(source)}" for name, source in own.items() if name != "train")
+    more += f"; reported on {args.report_clips} of the held-out clips" if args.report_clips else ""
     return (
         f"{args.steps} steps of 8 clips{excerpts} of {_said(args.train)}, {args.precision}; "
         f"pretraining of at most {args.pretrain_epochs} x {args.pretrain_pairs} pairs of {args.pair_seconds:g} s{more}"
@@ -215,9 +218,9 @@ def run_grid(args: argparse.Namespace) -> None:
         start = time.monotonic()
         model = read_model(finetune(cell, args))
         (args.runs / cell.name / "last.ckpt").unlink(missing_ok=True)
-        agreement = {name: evaluate(model, rated) for name, rated in sets.items()}
+        agreement = {name: evaluate(model, rated, args.precision) for name, rated in sets.items()}
         common = asdict(cell) | {"seconds": f"{time.monotonic() - start:.0f}", "settings": settings(args)}
-        log = read_log(args.runs / cell.name).dropna(subset=["valid/pcc"])
+        log = read_log(args.runs / cell.name).dropna(subset=["valid/rmse"])
         append_rows(learning_table(args.out), [asdict(cell) | row for row in log[LEARNING].round(4).to_dict("records")])
         rounded = {name: {key: f"{value:.4f}" for key, value in values.items()} for name, values in agreement.items()}
         append_rows(table, [common | {"set": name} | values for name, values in rounded.items()])
@@ -261,6 +264,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--validations", type=int, default=10, help="in a run")
     parser.add_argument("--crop-seconds", type=float, default=0.0, help="fine-tune on excerpts (0: whole clips)")
     parser.add_argument("--valid-clips", type=int, default=200, help="that choose a run's checkpoint (0: all)")
+    parser.add_argument("--report-clips", type=int, default=0, help="of the other half, to report on (0: all)")
     parser.add_argument("--pair-seconds", type=float, default=4.0, help="length of the JND pairs")
     parser.add_argument("--pretrain-epochs", type=int, default=10, help="at most")
     parser.add_argument("--pretrain-pairs", type=int, default=2000, help="in an epoch")
