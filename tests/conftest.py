@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,15 @@ from jsqa_metric import JSQAModel, ModelConfig
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 SHARED = ROOT.parent / "shared"
+TRAINING = ("lightning", "auraloss", "av", "distillmos", "speechmos", "vector_quantize_pytorch", "visqol")
+"""What `training/install.sh` installs, as far as importing a part of `training` asks for it."""
+
+
+def needs_training(*modules: str) -> None:
+    """Skip the calling test module unless these modules, by default all that training needs, are installed."""
+    if missing := [module for module in modules or TRAINING if find_spec(module) is None]:
+        reason = f"needs the training environment (bash training/install.sh), which has {', '.join(missing)}"
+        pytest.skip(reason, allow_module_level=True)
 
 
 @pytest.fixture(scope="session")

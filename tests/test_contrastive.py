@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -13,9 +12,9 @@ import pytest
 import soundfile as sf
 import torch
 import yaml
+from conftest import needs_training
 
-if importlib.util.find_spec("lightning") is None or importlib.util.find_spec("speechmos") is None:
-    pytest.skip("needs the training environment: bash training/install.sh", allow_module_level=True)
+needs_training()
 
 import lightning
 

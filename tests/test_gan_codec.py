@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 
 import numpy as np
 import pytest
 import soundfile as sf
 import torch
+from conftest import needs_training
 
-if importlib.util.find_spec("distillmos") is None or importlib.util.find_spec("vector_quantize_pytorch") is None:
-    pytest.skip("needs the training environment: bash training/install.sh", allow_module_level=True)
+needs_training()
 
 from training import gan_codec, train
 from training.data.bandwidth import SIMULATION_RATE, widen

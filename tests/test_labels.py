@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 
 import numpy as np
 import pytest
+from conftest import needs_training
 
-if importlib.util.find_spec("speechmos") is None:
-    pytest.skip("needs the training environment: bash training/install.sh", allow_module_level=True)
+needs_training()
 
 from jsqa_metric.model import DIMENSIONS
 from training.data.labels import CLEAN_MOS, LEAST_ANCHORS, UNKNOWN, Calibration, LabelledClip, read_set

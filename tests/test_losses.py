@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 
 import numpy as np
 import pytest
 import torch
+from conftest import needs_training
 
-if importlib.util.find_spec("lightning") is None:
-    pytest.skip("needs the training environment: bash training/install.sh", allow_module_level=True)
+needs_training("lightning")
 
 from training.losses import contrastive_regression, nt_xent
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 from functools import partial
 
 import numpy as np
 import pytest
+from conftest import needs_training
 
 from jsqa_metric.bandwidth import bandwidth_share
 
-if importlib.util.find_spec("distillmos") is None or importlib.util.find_spec("av") is None:
-    pytest.skip("needs the training environment: bash training/install.sh", allow_module_level=True)
+needs_training()
 
 from training.data import codecs, speech_codecs
 from training.data.bandwidth import SIMULATION_RATE, measured_bandwidth_hz, widen

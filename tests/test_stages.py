@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import needs_training
 
-if importlib.util.find_spec("lightning") is None or importlib.util.find_spec("speechmos") is None:
-    pytest.skip("needs the training environment: bash training/install.sh", allow_module_level=True)
+needs_training()
 
 from training.checkpoints import FirstPlateau
 from training.finetune import FineTuning

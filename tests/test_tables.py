@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shlex
 
 import pandas as pd
 import pytest
+from conftest import needs_training
 
-if importlib.util.find_spec("distillmos") is None or importlib.util.find_spec("av") is None:
-    pytest.skip("needs the training environment: bash training/install.sh", allow_module_level=True)
+needs_training()
 
 from training import tables
 from training.tables import PRETRAINING

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import numpy as np
 import pytest
+from conftest import needs_training
 
-if importlib.util.find_spec("distillmos") is None or importlib.util.find_spec("visqol") is None:
-    pytest.skip("needs the training environment: bash training/install.sh", allow_module_level=True)
+needs_training()
 
 from training import teachers_report
 from training.data import codecs, speech_codecs

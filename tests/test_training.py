@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from dataclasses import replace
 from types import SimpleNamespace
@@ -12,12 +11,12 @@ import pandas as pd
 import pytest
 import soundfile as sf
 import torch
+from conftest import needs_training
 
 from jsqa_metric import JSQAModel, ModelConfig, load_model, score
 from jsqa_metric.hub import write_folder
 
-if importlib.util.find_spec("distillmos") is None or importlib.util.find_spec("av") is None:
-    pytest.skip("needs the training environment: bash training/install.sh", allow_module_level=True)
+needs_training()
 
 from jsqa_metric.model import DIMENSIONS, LOG_STD
 from training import ablation, add_labels, build_set, evaluate, publish, train
