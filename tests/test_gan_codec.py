@@ -92,6 +92,16 @@ def test_the_simulator_has_it_on_request(snapshots, folders, speech, monkeypatch
     assert spectrum[hz > 8500].sum() < 0.01 * spectrum.sum()
 
 
+@pytest.mark.parametrize(("hop", "expected"), [(160, 1 / 3), (80, 2 / 3)])
+def test_codecs_with_finer_frames_come_whole_more_often(hop, expected, speech, monkeypatch):
+    codecs = {"tiny": GanCodec(**TINY, hop=hop).eval()}
+    monkeypatch.setattr(gan_codec, "read_snapshots", lambda folder: codecs)
+    rng, short = np.random.default_rng(1), widen(speech[:1600], np.random.default_rng(0))
+    shares = np.array([damage(short, rng, None)[1]["share"] for _ in range(200)])
+    assert abs(np.mean(shares == 1) - expected) < 0.1
+    assert shares.min() > 0.12
+
+
 def test_a_training_must_say_its_length_and_keep_it(snapshots, folders, tmp_path):
     recipe = short_recipe(folders)
     shutil.copytree(snapshots, tmp_path / "longer")
