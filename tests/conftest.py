@@ -123,3 +123,61 @@ def rated_folder(tmp_path):
     write_noise(place / "clip_ref.wav", 0.3)
     (place / "labels.csv").write_text("\n".join([*rows, "clip_ref.wav,5,Reference"]) + "\n")
     return place
+
+
+# training runs
+
+
+SMALL = {
+    "spectrogram": {"encoder": "spectrogram", "width": 4, "channels": 16, "layers": 1},
+    "waveform": {"encoder": "waveform", "width": 2},
+}
+TRAINER = {
+    "max_epochs": 2,
+    "accelerator": "cpu",
+    "devices": 1,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "log_every_n_steps": 1,
+}
+"""Encoders and a trainer for runs that only have to run."""
+
+
+@pytest.fixture(scope="session")
+def rated(tmp_path_factory) -> str:
+    """12 rated clips of 0.5 s, in which the MOS falls with the noise."""
+    folder = tmp_path_factory.mktemp("rated")
+    speech = sf.read(EXAMPLES / "english_clean.flac", dtype="float32")[0]
+    rng = np.random.default_rng(0)
+    lines = ["file,mos,condition"]
+    for i in range(12):
+        noise = rng.standard_normal(8000) * 0.1 * i / 12
+        sf.write(folder / f"{i}.flac", np.clip(speech[8000 + 400 * i :][:8000] + noise, -1, 1), 16000)
+        lines.append(f"{i}.flac,{4.5 - 3 * i / 12:.2f},noise")
+    (folder / "labels.csv").write_text("\n".join(lines))
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def corpora(tmp_path_factory) -> dict[str, str]:
+    root = tmp_path_factory.mktemp("corpora")
+    for talker in ("english", "german"):
+        (root / "speech" / talker).mkdir(parents=True)
+        (root / "noise").mkdir(exist_ok=True)
+        clean = sf.read(EXAMPLES / f"{talker}_clean.flac", dtype="float32")[0]
+        noisy = sf.read(EXAMPLES / f"{talker}_noise05.flac", dtype="float32")[0]
+        sf.write(root / "speech" / talker / "a.flac", clean, 16000)
+        sf.write(root / "noise" / f"{talker}.flac", noisy - clean, 16000)
+    return {"speech": str(root / "speech"), "noise": str(root / "noise")}
+
+
+def recipe_for(task: str, encoder: str, rated: str, corpora: dict[str, str], **trainer: object) -> dict:
+    data = {"train": rated, "valid": rated, "batch_size": 4}
+    if task == "jsqa_pretrain":
+        data = {**corpora, "seconds": [0.5, 0.5], "pairs_per_epoch": 12, "batch_size": 4}
+    module = {"model": SMALL[encoder]} | ({"projection": True} if task == "jsqa_pretrain" else {})
+    return {"task": task, "seed": 3, "data": data, "module": module, "trainer": TRAINER | trainer}
+
+
+def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return torch.load(checkpoint, weights_only=True)["state_dict"]

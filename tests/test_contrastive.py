@@ -1,18 +1,15 @@
-"""Pretraining, fine-tuning, contrastive regression, exact resume and two processes."""
+"""Pretraining, fine-tuning, contrastive regression, recipes and two processes."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile as sf
 import torch
 import yaml
-from conftest import needs_training
+from conftest import ROOT, SMALL, needs_training, recipe_for, weights
 
 needs_training()
 
@@ -31,20 +28,7 @@ from training.projection import NonMatching, projection_head
 from training.regression import Regression
 from training.train import TASKS, read_recipe, train
 
-ROOT = Path(__file__).parent.parent
 RECIPES = ROOT / "training" / "recipes"
-SMALL = {
-    "spectrogram": {"encoder": "spectrogram", "width": 4, "channels": 16, "layers": 1},
-    "waveform": {"encoder": "waveform", "width": 2},
-}
-TRAINER = {
-    "max_epochs": 2,
-    "accelerator": "cpu",
-    "devices": 1,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "log_every_n_steps": 1,
-}
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
@@ -53,91 +37,6 @@ pytestmark = [
 
 
 # runs
-
-
-@pytest.fixture(scope="module")
-def rated(tmp_path_factory) -> str:
-    """12 rated clips of 0.5 s, in which the MOS falls with the noise."""
-    folder = tmp_path_factory.mktemp("rated")
-    speech = sf.read(ROOT / "examples" / "english_clean.flac", dtype="float32")[0]
-    rng = np.random.default_rng(0)
-    lines = ["file,mos,condition"]
-    for i in range(12):
-        noise = rng.standard_normal(8000) * 0.1 * i / 12
-        sf.write(folder / f"{i}.flac", np.clip(speech[8000 + 400 * i :][:8000] + noise, -1, 1), 16000)
-        lines.append(f"{i}.flac,{4.5 - 3 * i / 12:.2f},noise")
-    (folder / "labels.csv").write_text("\n".join(lines))
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
-def corpora(tmp_path_factory) -> dict[str, str]:
-    root = tmp_path_factory.mktemp("corpora")
-    for talker in ("english", "german"):
-        (root / "speech" / talker).mkdir(parents=True)
-        (root / "noise").mkdir(exist_ok=True)
-        clean = sf.read(ROOT / "examples" / f"{talker}_clean.flac", dtype="float32")[0]
-        noisy = sf.read(ROOT / "examples" / f"{talker}_noise05.flac", dtype="float32")[0]
-        sf.write(root / "speech" / talker / "a.flac", clean, 16000)
-        sf.write(root / "noise" / f"{talker}.flac", noisy - clean, 16000)
-    return {"speech": str(root / "speech"), "noise": str(root / "noise")}
-
-
-def recipe_for(task: str, encoder: str, rated: str, corpora: dict[str, str], **trainer: object) -> dict:
-    data = {"train": rated, "valid": rated, "batch_size": 4}
-    if task == "jsqa_pretrain":
-        data = {**corpora, "seconds": [0.5, 0.5], "pairs_per_epoch": 12, "batch_size": 4}
-    module = {"model": SMALL[encoder]} | ({"projection": True} if task == "jsqa_pretrain" else {})
-    return {"task": task, "seed": 3, "data": data, "module": module, "trainer": TRAINER | trainer}
-
-
-def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
-    return torch.load(checkpoint, weights_only=True)["state_dict"]
-
-
-class InterruptionError(Exception):
-    """What ends a run in the middle."""
-
-
-@pytest.mark.parametrize(
-    ("task", "encoder", "average"), [("jsqa_pretrain", "waveform", None), ("jsqa_finetune", "spectrogram", 0.9)]
-)
-@pytest.mark.parametrize(("save_every", "fail_at", "saved_at"), [(200, 4, 3), (2, 5, 4)])  # of 3 x 3 steps
-def test_resumed_run_gives_the_same_weights(
-    task, encoder, average, save_every, fail_at, saved_at, rated, corpora, tmp_path, monkeypatch
-):
-    recipe = recipe_for(task, encoder, rated, corpora, max_epochs=3) | {"average": average}
-    train(recipe, tmp_path / "whole")
-
-    module_type = TASKS[task][0]
-    step = module_type.training_step
-
-    def failing_step(self, batch, batch_index):
-        if self.global_step == fail_at:
-            raise InterruptionError
-        return step(self, batch, batch_index)
-
-    monkeypatch.setattr("training.train.SAVE_EVERY_STEPS", save_every)
-    with monkeypatch.context() as patch:
-        patch.setattr(module_type, "training_step", failing_step)
-        with pytest.raises(InterruptionError):
-            train(recipe, tmp_path / "parts")
-    assert torch.load(tmp_path / "parts" / "last.ckpt", weights_only=True)["global_step"] == saved_at
-    train(recipe, tmp_path / "parts")
-    for file in ("last.ckpt", "best.ckpt"):
-        whole, parts = (weights(tmp_path / name / file) for name in ("whole", "parts"))
-        assert whole.keys() == parts.keys()
-        for name in whole:
-            assert torch.equal(whole[name], parts[name]), (file, name)
-
-
-def test_a_longer_run_after_a_short_one_is_one_long_run(rated, corpora, tmp_path):
-    recipe = recipe_for("jsqa_finetune", "spectrogram", rated, corpora, max_epochs=-1)
-    for out, lengths in {"whole": [8], "parts": [4, 8]}.items():
-        for steps in lengths:
-            train({**recipe, "trainer": recipe["trainer"] | {"max_steps": steps}}, tmp_path / out)
-    whole, parts = (weights(tmp_path / name / "last.ckpt") for name in ("whole", "parts"))
-    assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
 @pytest.mark.parametrize("encoder", SMALL)

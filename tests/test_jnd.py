@@ -16,7 +16,7 @@ pytest.importorskip("pesq", reason="needs the training environment: bash trainin
 
 from training import jnd, jnd_corpus, jnd_report
 from training.data.corpus import SAMPLE_RATE, Corpus, active_rms
-from training.data.jnd_human import Judgement, Remake, read_judgements
+from training.data.jnd_human import NOISES, Judgement, Remake, read_judgements
 from training.data.jnd_pairs import DrawnPairs, JndPairs, WrittenPairs, collate_pairs, draw_snrs, read_manifest
 
 
@@ -88,6 +88,8 @@ def test_corpus_is_resumed_and_does_not_depend_on_workers(pairs, folders, tmp_pa
     assert (tmp_path / "figure4.png").stat().st_size > 1000
     rows = read_manifest(tmp_path / "a")
     assert [int(r["pair"]) for r in rows] == [0, 1, 2, 3, 4]
+    assert {r["speech"] for r in rows} == {"a.flac"}
+    assert {r["noise"] for r in rows} <= {"english.flac", "german.flac"}
     jnd_corpus.write_corpus(tmp_path / "b", pairs, 5, seed=3, size=2, workers=2)
     stamp = (tmp_path / "b" / "00000" / "pairs.csv").stat().st_mtime_ns
     for file in (tmp_path / "b" / "00001").iterdir():
@@ -135,11 +137,13 @@ def test_judgements(tmp_path):
 def remake(folders, tmp_path_factory) -> Remake:
     recordings = tmp_path_factory.mktemp("recordings")
     noise = np.random.default_rng(0).standard_normal(5 * SAMPLE_RATE) * 0.1
-    sf.write(recordings / "ambient-sound-crickets_night.opus", noise, SAMPLE_RATE, format="OGG", subtype="OPUS")
+    for name in ("ambient-sound-crickets_night", "1-104089-A-22", "esc50-4-67358-A-42", "esc50-4-67358-B-42"):
+        padded = np.concatenate([noise[: 2 * SAMPLE_RATE], np.zeros(3 * SAMPLE_RATE)]) if "-42" in name else noise
+        sf.write(recordings / f"{name}.opus", padded, SAMPLE_RATE, format="OGG", subtype="OPUS")
     return Remake(Corpus.from_folder(folders[0]), recordings, jnd.NOISE_RMS_DB)
 
 
-@pytest.mark.parametrize("noise", ["pink_noise", "brown_noise", "blue_noise", "crickets"])
+@pytest.mark.parametrize("noise", NOISES)
 def test_remade_pairs_have_the_level_ratio_of_the_judged_ones(remake, noise):
     quiet = Judgement(noise, 0.0, 0.02, "f1", "f1-1-10.0", True)  # level 0: the speech alone
     speech, low = remake.pair(quiet)
@@ -149,6 +153,12 @@ def test_remade_pairs_have_the_level_ratio_of_the_judged_ones(remake, noise):
     assert 20 * np.log10(active_rms(speech)) == pytest.approx(-25, abs=0.1)
     other, _ = remake.pair(Judgement(noise, 0.0, 0.02, "m1", "m1-1-10.0", True))
     assert not np.array_equal(other, speech)
+
+
+def test_noises_without_a_recording_are_left_out(remake, folders, tmp_path):
+    assert remake.noises == NOISES
+    without = Remake(Corpus.from_folder(folders[0]), tmp_path, jnd.NOISE_RMS_DB)
+    assert set(NOISES) - set(without.noises) == {"applause", "crickets", "siren"}
 
 
 def test_features_fall_with_the_difference(remake):
@@ -177,6 +187,7 @@ def test_classifier_learns_a_threshold_and_the_report_says_so(tmp_path):
     jnd_report.write_report(tmp_path / "jnd", judgements, table, generated)
     report = (tmp_path / "jnd.md").read_text()
     assert "within JND" in report
+    assert "no recording of siren" in report
     assert (tmp_path / "jnd.png").stat().st_size > 1000
     near, far = jnd.human_share_different(table, np.array([1.0, 11.0]))
     assert near < 0.2

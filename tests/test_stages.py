@@ -40,11 +40,8 @@ def test_the_papers_sizes():
 
 def test_first_plateau_takes_the_first_epoch_after_which_the_loss_stopped_falling(tmp_path):
     class FakeTrainer:
-        should_stop, saved = False, None
+        should_stop, saved, num_training_batches = False, None, 2
         strategy = SimpleNamespace(root_device="cpu", reduce=lambda mean, reduce_op: mean)
-
-        def __init__(self, epoch: int) -> None:
-            self.current_epoch = epoch
 
         def save_checkpoint(self, path, weights_only):
             self.saved = path
@@ -57,16 +54,15 @@ def test_first_plateau_takes_the_first_epoch_after_which_the_loss_stopped_fallin
     rule = FirstPlateau(tmp_path / "best.ckpt", min_delta=0.01, patience=3)
     saved, stopped = [], []
     for epoch, loss in enumerate([2.0, 1.5, 1.2, 1.195, 1.21, 1.192, 0.5]):
-        trainer = FakeTrainer(epoch)
+        trainer = FakeTrainer()
         for batch in (loss - 0.3, loss + 0.3):
             rule.on_train_batch_end(trainer, None, {"loss": torch.tensor(batch)}, None, 0)
             rule = resumed(rule) if epoch in (1, 4) else rule  # also in the middle of an epoch
-        rule.on_train_epoch_end(trainer, None)
         saved += [epoch] if trainer.saved else []
         stopped += [epoch] if trainer.should_stop else []
     assert saved == [0, 1, 2]
     assert stopped == [5]
     assert rule.chosen_epoch == 2
-    again = FakeTrainer(7)
+    again = FakeTrainer()
     resumed(rule).on_train_start(again, None)
     assert again.should_stop  # nothing is left to do

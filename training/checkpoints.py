@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.callbacks import Checkpoint
 
 from jsqa_metric import JSQAModel, ModelConfig
 from training.teachers import TEACHERS
@@ -46,12 +47,50 @@ def load_encoder(model: JSQAModel, checkpoint: str | Path) -> None:
         raise ValueError(f"{checkpoint} holds another encoder than the recipe's: {error}") from error
 
 
+class KeepLast(Checkpoint):
+    """Writes the state of a run every so many steps, after each validation and at the end of each epoch.
+
+    A run that goes on from a step after which there is a validation would skip it, and with it a choice of weights. So
+    where one follows a step, the state is written after it, when all other checkpoints have been chosen.
+
+    Args:
+        path: The file, written over each time.
+        every_n_steps: Of the optimiser.
+    """
+
+    def __init__(self, path: Path, every_n_steps: int) -> None:
+        self.path, self.every_n_steps, self.saved_step = path, every_n_steps, 0
+
+    def _save(self, trainer: lightning.Trainer) -> None:
+        self.saved_step = trainer.global_step
+        trainer.save_checkpoint(self.path)
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule, outputs: Any, batch: Any, batch_index: int
+    ) -> None:
+        """Save, unless there is a validation or the end of the epoch to wait for."""
+        over_epochs = trainer.check_val_every_n_epoch is None
+        done = trainer.fit_loop.total_batch_idx if over_epochs else batch_index
+        due = trainer.global_step % self.every_n_steps == 0 and trainer.global_step != self.saved_step
+        if due and (done + 1) % trainer.val_check_batch and batch_index + 1 < trainer.num_training_batches:
+            self._save(trainer)
+
+    def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Save, with what this validation has chosen."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Save, also where the run ends within an epoch."""
+        self._save(trainer)
+
+
 class FirstPlateau(lightning.Callback):
     """The paper's choice of the encoder: the first epoch after which the training loss has stopped falling.
 
     Every epoch that lowers the mean loss by at least `min_delta` is saved over the one before; once `patience` epochs
-    in a row did not, the choice is made and nothing is saved any more. The mean is kept here, as Lightning's own begins
-    anew where an interrupted epoch goes on.
+    in a row did not, the choice is made and nothing is saved any more. Batches are counted here: Lightning's own epoch
+    is shorter where a run ended within one and goes on, and its mean begins anew.
 
     Args:
         path: Where the chosen checkpoint goes.
@@ -60,7 +99,7 @@ class FirstPlateau(lightning.Callback):
         stop: Also end the training then.
     """
 
-    _STATE = ("lowest", "waited", "chosen_epoch", "loss_sum", "batches")
+    _STATE = ("lowest", "waited", "chosen_epoch", "epoch", "loss_sum", "batches")
 
     def __init__(
         self,
@@ -70,7 +109,7 @@ class FirstPlateau(lightning.Callback):
         stop: bool = True,
     ) -> None:
         self.path, self.min_delta, self.patience, self.stop = path, min_delta, patience, stop
-        self.lowest, self.waited, self.chosen_epoch = float("inf"), 0, -1
+        self.lowest, self.waited, self.chosen_epoch, self.epoch = float("inf"), 0, -1, 0
         self.loss_sum, self.batches = 0.0, 0
 
     @property
@@ -85,18 +124,20 @@ class FirstPlateau(lightning.Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, module: lightning.LightningModule, outputs: Any, batch: Any, batch_index: int
     ) -> None:
-        """Count the loss of the batch."""
+        """Count the loss of the batch; with the last one of an epoch, save, wait or settle."""
         self.loss_sum, self.batches = self.loss_sum + float(outputs["loss"]), self.batches + 1
+        if self.batches >= trainer.num_training_batches:
+            self._judge_epoch(trainer)
+            self.epoch += 1
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Save, wait or settle."""
+    def _judge_epoch(self, trainer: lightning.Trainer) -> None:
         mean = torch.tensor(self.loss_sum / self.batches, device=trainer.strategy.root_device)
         self.loss_sum, self.batches = 0.0, 0
         if self.settled:
             return
         loss = float(trainer.strategy.reduce(mean, reduce_op="mean"))
         if loss < self.lowest - self.min_delta:
-            self.lowest, self.waited, self.chosen_epoch = loss, 0, trainer.current_epoch
+            self.lowest, self.waited, self.chosen_epoch = loss, 0, self.epoch
             trainer.save_checkpoint(self.path, weights_only=False)
         else:
             self.waited += 1

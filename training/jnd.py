@@ -42,9 +42,10 @@ FEATURES = {"PESQ": ["pesq"], "SI-SDR": ["si_sdr"], "PESQ and SI-SDR": ["pesq", 
 MAX_SI_SDR_DB = 60.0
 """Two equal signals have an infinite one."""
 NOISE_RMS_DB = -33.0
-"""Level of the judged noise recordings, in dB full scale. It is not published; `--calibrate` on 1,200 pairs gave
-the accuracies -46: 0.778, -40: 0.791, -36: 0.789, -33: 0.794, -30: 0.785, -27: 0.781 and, on 600 pairs, -18: 0.767,
--12: 0.753, 0: 0.727. Chosen on the judgements themselves, so their accuracy is a little too high."""
+"""Level of the judged noise recordings, in dB full scale. It is not published; `--calibrate` on 1,200 pairs (of all
+noises but applause and siren, whose recordings came later) gave the accuracies -46: 0.778, -40: 0.791, -36: 0.789,
+-33: 0.794, -30: 0.785, -27: 0.781 and, on 600 pairs, -18: 0.767, -12: 0.753, 0: 0.727. Chosen on the judgements
+themselves, so their accuracy is a little too high."""
 
 
 def features(reference: Signal, degraded: Signal) -> dict[str, float]:

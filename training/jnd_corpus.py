@@ -30,7 +30,7 @@ from training.data.corpus import SAMPLE_RATE
 from training.data.jnd_pairs import MANIFEST, WINDOW_DB, JndPairs, draw_snrs, read_manifest
 from training.data.readers import open_corpus
 
-COLUMNS = ["pair", "first", "second", "first_snr_db", "second_snr_db", "talker", "seconds"]
+COLUMNS = ["pair", "first", "second", "first_snr_db", "second_snr_db", "talker", "speech", "noise", "seconds"]
 
 
 def write_shard(shard: int, folder: Path, pairs: JndPairs, seed: int, size: int, count: int) -> int:
@@ -43,6 +43,7 @@ def write_shard(shard: int, folder: Path, pairs: JndPairs, seed: int, size: int,
         for index in range(shard * size, min((shard + 1) * size, count)):
             pair = pairs.draw(seed, index)
             row: dict[str, object] = {"pair": index, "talker": pair.talker}
+            row |= {"speech": pair.speech.name, "noise": pair.noise.name}
             for name, signal, snr_db in zip(("first", "second"), (pair.first, pair.second), pair.snrs_db, strict=True):
                 row |= {name: f"{index:07d}_{name}.flac", f"{name}_snr_db": f"{snr_db:.4f}"}
                 sf.write(temporary / str(row[name]), signal, SAMPLE_RATE, subtype="PCM_16")

@@ -94,12 +94,16 @@ def write_report(out: Path, judgements: Sequence[Judgement], table: pd.DataFrame
         name: 1 - jnd.classifier().fit(table[columns], table["different"]).predict(judged[columns]).mean()
         for name, columns in jnd.FEATURES.items()
     }
+    half = [1.96 * np.sqrt(share * (1 - share) / len(judged)) for share in within.values()]
+    shares = [f"{share:.2%} ± {error:.2%}" for share, error in zip(within.values(), half, strict=True)]
     deltas = generated["delta_snr_db"].to_numpy()
     snr_db = SPEECH_LEVEL_DB - jnd.NOISE_RMS_DB - 20 * np.log10(humans["low"])
     alike = humans[snr_db.between(SNR_RANGE_DB[0], SNR_RANGE_DB[1] + WINDOW_DB)]
     expected = []
     grid_db = np.arange(0, 53, 0.1)
     threshold_db = grid_db[np.argmax(jnd.human_share_different(humans, grid_db) >= 0.5)]
+    absent = sorted(set(humans["noise"]) - set(table["noise"]))
+    without = f"no recording of {', '.join(absent)}; ".replace("_", " ") if absent else ""
     levels = " and ".join(f"{level:g}" for level in sorted(alike["low"].unique()))
     for name, part in {"all": humans, f"of about the SNR of training pairs (levels {levels})": alike}.items():
         heard, inside = jnd.human_share_different(part, deltas), part["delta_snr_db"].between(0, WINDOW_DB, "right")
@@ -114,9 +118,9 @@ def write_report(out: Path, judgements: Sequence[Judgement], table: pd.DataFrame
         provenance(this_command()),
         "",
         f"{len(humans)} human judgements of pairs that differ in the level of one noise; {len(table)} of them were "
-        f"made again from our speech ({', '.join(sorted(table['noise'].unique())).replace('_', ' ')}; there is no "
-        f"recording of applause or a siren; PESQ finds no speech in {left_out}). Noise recordings at "
-        f"{jnd.NOISE_RMS_DB:.0f} dB full scale, speech at -25 dB; sums clip at full scale as in DPAM.",
+        f"made again from our speech ({', '.join(sorted(table['noise'].unique())).replace('_', ' ')}; {without}"
+        f"PESQ finds no speech in {left_out}). Noise recordings at {jnd.NOISE_RMS_DB:.0f} dB full scale, speech at "
+        f"{SPEECH_LEVEL_DB:.0f} dB; sums clip at full scale as in DPAM.",
         "",
         "## Accuracy against the humans, cross-validated",
         "",
@@ -137,9 +141,10 @@ def write_report(out: Path, judgements: Sequence[Judgement], table: pd.DataFrame
         "## Generated training pairs within JND",
         "",
         f"{len(generated)} pairs of 2.5 s, mean |ΔSNR| {generated['delta_snr_db'].mean():.2f} dB, largest "
-        f"{generated['delta_snr_db'].max():.2f} dB. Judged within JND (the paper: 96.73 %):",
+        f"{generated['delta_snr_db'].max():.2f} dB; PESQ finds no speech in {len(generated) - len(judged)}. "
+        "Judged within JND (the paper: 96.73 %), with the 95 % interval that so many pairs give:",
         "",
-        markdown(pd.DataFrame({"features": list(within), "within JND": [f"{v:.2%}" for v in within.values()]})),
+        markdown(pd.DataFrame({"features": list(within), "within JND": shares})),
         "",
         "## Where the humans and the 6 dB window disagree",
         "",

@@ -34,6 +34,7 @@ from scipy.stats import pearsonr, spearmanr
 from torch import nn
 from torch.utils.data import DataLoader
 
+from jsqa_metric.hub import resolve_device
 from training.checkpoints import read_model
 from training.data.labelled import collate
 from training.data.modules import RatedSet, Source, open_train_and_valid
@@ -57,6 +58,8 @@ SOURCES = {
     "noise": "../shared/noise/train",
 }
 """Rated clips for fine-tuning and its validation; clean speech and noise of the JND pairs."""
+AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+"""What Lightning's mixed precisions compute in."""
 LEARNING = ["step", "valid/pcc", "valid/rmse"]
 MEASURES = ("pcc", "srcc", "rmse", "mae", "rmse_mapped")
 SELECT, REPORT = (0, 2), (1, 2)
@@ -92,11 +95,11 @@ def measures(predicted: NDArray[np.float64], mos: NDArray[np.float64]) -> dict[s
 
 @torch.inference_mode()
 def evaluate(model: nn.Module, rated: RatedSet, precision: str = "32-true") -> dict[str, float]:
-    """Agreement of a model's scores with the ratings of a set, computed in the precision of the training."""
+    """Agreement of a model's scores with the ratings of a set, computed in the precision of a trainer."""
     device = next(model.parameters()).device
     predicted, mos = [], []
     for wav, lengths, targets in DataLoader(rated, batch_size=8, collate_fn=collate):
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision.startswith("bf16")):
+        with torch.autocast(device.type, AUTOCAST.get(precision), enabled=precision in AUTOCAST):
             scores = model(wav.to(device), lengths.to(device))
         predicted.append(scores.float().cpu())
         mos.append(targets[:, 0])
@@ -173,6 +176,7 @@ def settings(args: argparse.Namespace) -> str:
     excerpts = f" in excerpts of {args.crop_seconds:g} s" if args.crop_seconds else ""
     own = {name: vars(args)[name] for name, text in SOURCES.items() if vars(args)[name] != _reader(name)(text)}
     more = "".join(f", {name} of {_said(source)}" for name, source in own.items() if name != "train")
+    more += "; evaluated in that precision" if args.precision in AUTOCAST else ""
     more += f"; reported on {args.report_clips} of the held-out clips" if args.report_clips else ""
     return (
         f"{args.steps} steps of 8 clips{excerpts} of {_said(args.train)}, {args.precision}; "
@@ -216,14 +220,14 @@ def run_grid(args: argparse.Namespace) -> None:
     for number, cell in enumerate(cells, 1):
         print(f"{number} of {len(cells)}: {cell.name}")
         start = time.monotonic()
-        model = read_model(finetune(cell, args))
-        (args.runs / cell.name / "last.ckpt").unlink(missing_ok=True)
+        model = read_model(finetune(cell, args)).to(resolve_device("cpu" if args.accelerator == "cpu" else "auto"))
         agreement = {name: evaluate(model, rated, args.precision) for name, rated in sets.items()}
         common = asdict(cell) | {"seconds": f"{time.monotonic() - start:.0f}", "settings": settings(args)}
         log = read_log(args.runs / cell.name).dropna(subset=["valid/rmse"])
         append_rows(learning_table(args.out), [asdict(cell) | row for row in log[LEARNING].round(4).to_dict("records")])
         rounded = {name: {key: f"{value:.4f}" for key, value in values.items()} for name, values in agreement.items()}
         append_rows(table, [common | {"set": name} | values for name, values in rounded.items()])
+        (args.runs / cell.name / "last.ckpt").unlink(missing_ok=True)  # only now is there nothing to go on with
 
 
 def learning_table(out: Path) -> Path:

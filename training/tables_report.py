@@ -18,7 +18,8 @@ from training.tables import MEASURES, PRETRAINING, learning_table
 
 
 def interval(values: pd.Series) -> float:
-    """Half the width of the 95 % interval of the mean (Student's t); NaN for fewer than two values."""
+    """Half the width of the 95 % interval of the mean (Student's t) of the values that are not NaN; NaN below two."""
+    values = values.dropna()
     if len(values) < 2:
         return float("nan")
     return float(student_t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
@@ -27,7 +28,8 @@ def interval(values: pd.Series) -> float:
 def cell_text(values: pd.Series) -> str:
     """Mean ± half the interval, as a cell of a table."""
     half = interval(values)
-    return f"{values.mean():.3f}" + ("" if np.isnan(half) else f" ± {half:.3f}")
+    text = f"{values.mean():.3f}" + ("" if np.isnan(half) else f" ± {half:.3f}")
+    return text + (f" (of {values.count()})" if values.isna().any() else "")
 
 
 def means(rows: pd.DataFrame) -> pd.DataFrame:
@@ -47,7 +49,7 @@ def differences(rows: pd.DataFrame) -> pd.DataFrame:
             line = {"encoder": encoder, "clips": clips, "pretraining": how}
             for measure in ("pcc", "rmse"):
                 if (measure, how) in part and (measure, "none") in part:
-                    line[f"{measure} - none"] = cell_text((part[measure, how] - part[measure, "none"]).dropna())
+                    line[f"{measure} - none"] = cell_text(part[measure, how] - part[measure, "none"])
             lines.append(line)
     return pd.DataFrame(lines).fillna("")
 
@@ -101,7 +103,8 @@ def write_tables(out: Path) -> None:
     rows = pd.read_csv(out.with_suffix(".csv"))
     amounts, learning = (out.with_name(f"{out.name}_{what}.png") for what in ("amounts", "learning"))
     plot_amounts(rows, amounts)
-    plot_learning(pd.read_csv(learning_table(out)), learning)
+    # a run that was interrupted between its two tables has its learning curve twice
+    plot_learning(pd.read_csv(learning_table(out)).drop_duplicates(), learning)
     hours = rows.groupby(["encoder", "pretraining", "clips", "seed"])["seconds"].max().sum() / 3600
     parts = [
         "# Tables 1 and 2 of the JSQA paper",

@@ -21,10 +21,10 @@ from typing import Any
 import lightning
 import torch
 import yaml
-from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from training.checkpoints import read_model
+from training.checkpoints import KeepLast, read_model
 from training.data.labelled import LabelledData
 from training.data.loading import SeedSteps
 from training.data.modules import JndPairData, RatedData, SpeechData
@@ -47,7 +47,7 @@ SECTIONS = {"task", "seed", "data", "module", "trainer", "start", "average"}
 """What a recipe may have."""
 
 SAVE_EVERY_STEPS = 200
-"""How often `last.ckpt` is written, besides the end of each epoch."""
+"""How often `last.ckpt` is written, besides validations and the ends of epochs."""
 
 
 def read_recipe(path: str | Path, changes: list[str]) -> dict[str, Any]:
@@ -102,13 +102,10 @@ def train(recipe: dict[str, Any], out: Path) -> Path:
             raise ValueError(f"{recipe['start']} holds another model, {other.config}, than the recipe's")
         module.model.load_state_dict(other.state_dict())
     average = [EMAWeightAveraging(decay=recipe["average"])] if recipe.get("average") else []
-    last = [
-        ModelCheckpoint(out, filename="last", enable_version_counter=False, **when)
-        for when in ({"every_n_train_steps": SAVE_EVERY_STEPS}, {"every_n_epochs": 1, "save_on_train_epoch_end": True})
-    ]
+    last = KeepLast(resume, SAVE_EVERY_STEPS)
     trainer = lightning.Trainer(
         default_root_dir=out,
-        callbacks=[SeedSteps(recipe["seed"]), *average, module.best_checkpoint(best), *last, LearningRateMonitor()],
+        callbacks=[SeedSteps(recipe["seed"]), *average, module.best_checkpoint(best), last, LearningRateMonitor()],
         logger=[csv_logger(out), TensorBoardLogger(out, "tensorboard", version="")],
         **recipe["trainer"],
     )

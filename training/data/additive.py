@@ -53,7 +53,7 @@ def noise(speech: Signal, rng: np.random.Generator, material: Material) -> tuple
     """Background noise: recorded, babble or coloured, SNR -5..50 dB."""
     kind = rng.choice(["recorded", "babble", "coloured"], p=[0.6, 0.2, 0.2])
     if kind == "recorded":
-        added = material.noise.draw_noise(rng, len(speech))
+        added, _ = material.noise.draw_noise(rng, len(speech))
     elif kind == "babble":
         added = babble(rng, len(speech), material)
     else:

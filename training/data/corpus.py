@@ -100,16 +100,17 @@ class Corpus:
                 break
         return entry
 
-    def draw_noise(self, rng: np.random.Generator, samples: int) -> Signal:
+    def draw_noise(self, rng: np.random.Generator, samples: int) -> tuple[Signal, Entry]:
         """Draw an excerpt, looped where the recording is shorter; never silent."""
         for _ in range(20):
-            audio = _read_cached(self.draw_entry(rng).path, self.sample_rate)
+            entry = self.draw_entry(rng)
+            audio = _read_cached(entry.path, self.sample_rate)
             if len(audio) < samples:
                 audio = np.resize(audio, samples)
             start = int(rng.integers(len(audio) - samples + 1))
             excerpt = audio[start : start + samples].astype(np.float32) / 32768
             if np.sqrt(np.mean(excerpt**2)) > 1e-4:
-                return excerpt
+                return excerpt, entry
         raise ValueError("20 noise excerpts in a row were silent: is this a noise corpus?")
 
     def draw_speech(

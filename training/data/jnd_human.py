@@ -27,8 +27,8 @@ NOISES = ("applause", "blue_noise", "brown_noise", "crickets", "pink_noise", "si
 """Perturbations whose level is an amplitude of noise."""
 SLOPES_DB = {"pink_noise": 3.01, "brown_noise": 6.02, "blue_noise": -3.01}
 """Noises that are defined by their spectrum: fall of the power in dB per octave."""
-RECORDED = {"crickets": "ambient-sound-crickets_night.opus"}
-"""Noises of which `noise/train` has a recording. Applause and a siren are in neither folder."""
+RECORDED = {"applause": "*-[A-Z]-22.*", "crickets": "ambient-sound-crickets_night.*", "siren": "*-[A-Z]-42.*"}
+"""Noises of which a folder of recordings may have some, and their names: the numbers are classes of ESC-50."""
 
 SPEECH_LEVEL_DB = -25.0
 """Active level of the speech in dB full scale, about that of produced speech recordings."""
@@ -90,7 +90,7 @@ class Remake:
 
     Args:
         speech: Clean speech; each judged talker becomes one of its talkers, those with most recordings first.
-        noise_folder: Where `RECORDED` lie.
+        noise_folder: Where `RECORDED` lie; noises of which there is none cannot be made.
         noise_rms_db: Level of the noise recordings in dB full scale. It is not published; see `training.jnd`.
     """
 
@@ -102,10 +102,8 @@ class Remake:
                 continue  # the name of a source whose talkers are unknown
             self.talkers.setdefault(entry.group, []).append(entry.path)
         self._names = sorted(self.talkers, key=lambda t: (-len(self.talkers[t]), t))
-        absent = [name for name in RECORDED.values() if not (Path(noise_folder) / name).is_file()]
-        if absent:
-            raise FileNotFoundError(f"no {absent[0]} in {noise_folder}, which the judged pairs are made again with")
-        self._recorded = {kind: read_audio(Path(noise_folder) / name) for kind, name in RECORDED.items()}
+        recordings = {kind: sorted(Path(noise_folder).glob(pattern)) for kind, pattern in RECORDED.items()}
+        self._recorded = {kind: [_sounding(path) for path in paths] for kind, paths in recordings.items() if paths}
 
     @property
     def noises(self) -> tuple[str, ...]:
@@ -135,9 +133,18 @@ class Remake:
 
     def _noise(self, kind: str, rng: np.random.Generator, samples: int) -> Signal:
         if kind in self._recorded:
-            start = int(rng.integers(len(self._recorded[kind]) - samples + 1))
-            noise = self._recorded[kind][start : start + samples]
+            recordings = self._recorded[kind]
+            recording = recordings[int(rng.integers(len(recordings))) if len(recordings) > 1 else 0]
+            start = int(rng.integers(len(recording) - samples + 1))
+            noise = recording[start : start + samples]
         else:
             noise = coloured_noise(rng, samples, SLOPES_DB[kind], SAMPLE_RATE)
         rms = np.sqrt(np.mean(noise.astype(np.float64) ** 2))
         return (noise * (10 ** (self.noise_rms_db / 20) / rms)).astype(np.float32)
+
+
+def _sounding(path: Path) -> Signal:
+    """A recording up to its last sound (clips of ESC-50 are filled up with zeros), at least as long as a pair."""
+    audio = read_audio(path)
+    heard = audio[: 1 + int(np.flatnonzero(np.abs(audio) > 1e-3)[-1])]
+    return np.resize(heard, max(len(heard), int(SECONDS * SAMPLE_RATE)))

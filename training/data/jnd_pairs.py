@@ -37,12 +37,17 @@ def draw_snrs(rng: np.random.Generator) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class JndPair:
-    """Two mixtures of the same speech and noise, and the SNR of each in dB."""
+    """Two mixtures of the same speech and noise, the SNR of each in dB, and the files that were drawn for them.
+
+    Speech that one file is too short for goes on with others of the same talker.
+    """
 
     first: Signal
     second: Signal
     snrs_db: tuple[float, float]
     talker: str
+    speech: Path
+    noise: Path
 
 
 @dataclass(frozen=True)
@@ -64,11 +69,12 @@ class JndPairs:
         rng = np.random.default_rng([seed, index])
         samples = int(rng.uniform(*self.seconds) * SAMPLE_RATE)
         clean, entry = until_active(lambda: self.speech.draw_speech(rng, samples))
-        noise = self.noise.draw_noise(rng, samples)
+        noise, recording = self.noise.draw_noise(rng, samples)
         snrs = draw_snrs(rng)
         first, second = (clean + at_snr(clean, noise, snr) for snr in snrs)
         scale = min(1.0, PEAK / max(float(np.abs(first).max()), float(np.abs(second).max())))
-        return JndPair(first * np.float32(scale), second * np.float32(scale), snrs, entry.group)
+        first, second = first * np.float32(scale), second * np.float32(scale)
+        return JndPair(first, second, snrs, entry.group, entry.path, recording.path)
 
 
 class DrawnPairs(Dataset[Tensor]):
