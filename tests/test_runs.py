@@ -60,27 +60,33 @@ def test_a_longer_run_after_a_short_one_is_one_long_run(task, file, rated, corpo
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
-@pytest.mark.parametrize("where", ["training_step", "validation_step"])
-def test_a_run_interrupted_about_a_validation_chooses_the_same_weights(where, rated, corpora, tmp_path, monkeypatch):
-    recipe = recipe_for("jsqa_finetune", "spectrogram", rated, corpora, max_steps=6, max_epochs=-1)
-    recipe["trainer"] |= {"val_check_interval": 2, "check_val_every_n_epoch": None, "num_sanity_val_steps": 0}
+@pytest.mark.parametrize(
+    ("where", "first"),
+    [("training_step", 2), ("validation_step", 2), ("validation_step", 3), ("on_train_epoch_end", 3)],
+)
+def test_a_run_interrupted_about_a_validation_chooses_the_same_weights(
+    where, first, rated, corpora, tmp_path, monkeypatch
+):
+    recipe = recipe_for("jsqa_finetune", "spectrogram", rated, corpora, max_epochs=2, num_sanity_val_steps=0)
+    if first == 2:  # and not once in an epoch of 3 steps
+        recipe["trainer"] |= {"val_check_interval": 2, "check_val_every_n_epoch": None}
     monkeypatch.setattr("training.train.SAVE_EVERY_STEPS", 2)
     # the first validation is the best: a run that forgets or skips it chooses another
     monkeypatch.setattr(FineTuning, "validation_step", falling_quality)
     train(recipe, tmp_path / "whole")
     step = getattr(FineTuning, where)
 
-    def failing_step(self, batch, batch_index):
-        if self.global_step == 2:
+    def failing_step(self, *arguments):
+        if self.global_step == first:
             raise InterruptionError
-        return step(self, batch, batch_index)
+        return step(self, *arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(FineTuning, where, failing_step)
         with pytest.raises(InterruptionError):
             train(recipe, tmp_path / "parts")
     train(recipe, tmp_path / "parts")
-    assert torch.load(tmp_path / "whole" / "best.ckpt", weights_only=True)["global_step"] == 2
+    assert torch.load(tmp_path / "whole" / "best.ckpt", weights_only=True)["global_step"] == first
     for file in ("last.ckpt", "best.ckpt"):
         whole, parts = (weights(tmp_path / name / file) for name in ("whole", "parts"))
         assert all(torch.equal(whole[name], parts[name]) for name in whole), file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -70,14 +71,15 @@ class KeepLast(Checkpoint):
     ) -> None:
         """Save, unless there is a validation or the end of the epoch to wait for."""
         over_epochs = trainer.check_val_every_n_epoch is None
+        interval = trainer.val_check_batch or math.inf  # none where validations are timed
         done = trainer.fit_loop.total_batch_idx if over_epochs else batch_index
         due = trainer.global_step % self.every_n_steps == 0 and trainer.global_step != self.saved_step
-        if due and (done + 1) % trainer.val_check_batch and batch_index + 1 < trainer.num_training_batches:
+        if due and (done + 1) % interval and batch_index + 1 < trainer.num_training_batches:
             self._save(trainer)
 
     def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Save, with what this validation has chosen."""
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+        """Save, with what this validation has chosen; at the end of an epoch, other checkpoints are chosen later."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking and not trainer.is_last_batch:
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
