@@ -159,6 +159,9 @@ def test_noises_without_a_recording_are_left_out(remake, folders, tmp_path):
     assert remake.noises == NOISES
     without = Remake(Corpus.from_folder(folders[0]), tmp_path, jnd.NOISE_RMS_DB)
     assert set(NOISES) - set(without.noises) == {"applause", "crickets", "siren"}
+    sf.write(tmp_path / "1-1-A-42.wav", np.zeros(SAMPLE_RATE), SAMPLE_RATE)
+    with pytest.raises(ValueError, match="silent"):
+        Remake(Corpus.from_folder(folders[0]), tmp_path, jnd.NOISE_RMS_DB)
 
 
 def test_features_fall_with_the_difference(remake):

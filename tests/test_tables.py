@@ -10,7 +10,7 @@ from conftest import needs_training
 
 needs_training()
 
-from training import tables
+from training import tables, tables_report
 from training.tables import PRETRAINING
 
 
@@ -61,3 +61,9 @@ def test_the_grid_runs_on_published_corpora(command, rated_folder, tmp_path, mon
     assert rows["settings"].str.contains("valid of {layout", regex=False).all()
     with pytest.raises(ValueError, match="for `train` and `valid` together"):
         tables.main([*command, "--out", str(tmp_path / "other" / "tables"), "--valid", rated])
+
+
+def test_undefined_correlations_do_not_narrow_an_interval():
+    assert tables_report.cell_text(pd.Series([0.2, 0.4, float("nan")])) == "0.300 ± 1.271 (of 2)"
+    assert tables_report.cell_text(pd.Series([0.2, 0.4])) == "0.300 ± 1.271"
+    assert tables_report.cell_text(pd.Series([0.2])) == "0.200"

@@ -146,5 +146,8 @@ class Remake:
 def _sounding(path: Path) -> Signal:
     """A recording up to its last sound (clips of ESC-50 are filled up with zeros), at least as long as a pair."""
     audio = read_audio(path)
-    heard = audio[: 1 + int(np.flatnonzero(np.abs(audio) > 1e-3)[-1])]
+    sounding = np.flatnonzero(np.abs(audio) > 1e-3)
+    if not sounding.size:
+        raise ValueError(f"{path} is silent, but the judged pairs are to be made again with it")
+    heard = audio[: sounding[-1] + 1]
     return np.resize(heard, max(len(heard), int(SECONDS * SAMPLE_RATE)))
