@@ -134,7 +134,7 @@ class Remake:
     def _noise(self, kind: str, rng: np.random.Generator, samples: int) -> Signal:
         if kind in self._recorded:
             recordings = self._recorded[kind]
-            recording = recordings[int(rng.integers(len(recordings))) if len(recordings) > 1 else 0]
+            recording = recordings[int(rng.integers(len(recordings)))]
             start = int(rng.integers(len(recording) - samples + 1))
             noise = recording[start : start + samples]
         else:
