@@ -156,15 +156,47 @@ def test_two_systems_are_compared_clip_by_clip(capsys, tmp_path, speech, noisy):
     assert f"MOS {gains[0]:+.3f} against the other, better in 100% (n = 1 pairs)" in one
 
 
+def test_a_folder_is_compared_with_one_inside_it_however_it_is_named(capsys, tmp_path, speech, noisy, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "noisy").mkdir()
+    for name, signal in {"a.wav": speech, "b.wav": speech, "b.flac": noisy, "noisy/a.wav": noisy}.items():
+        sf.write(name, signal, 16000)
+    for name in ("noisy", "./noisy", tmp_path / "noisy"):
+        status, _, err = run(capsys, ".", "-r", "--against", name)
+        assert status == 0
+        assert "better in 100% (n = 1 pairs)" in err
+    sf.write("noisy/b.wav", noisy, 16000)  # the same name goes before the same stem
+    assert "better in 100% (n = 2 pairs)" in run(capsys, ".", "-r", "--against", "noisy")[2]
+    os.rename("noisy/b.wav", "noisy/b.ogg.wav")
+    sf.write("noisy/b.ogg", noisy, 16000)
+    status, _, err = run(capsys, ".", "-r", "--against", "noisy")
+    assert status == 2
+    assert "'b' has several suffixes" in err
+
+
+def test_every_audio_file_of_a_folder_is_a_row(capsys, tmp_path, speech):
+    for name, kind in {"a.aifc": "AIFF", "b.snd": "AU", "c.sph": "NIST", "d.WAV": "WAV"}.items():
+        sf.write(tmp_path / name, speech, 16000, format=kind)
+    (tmp_path / "e.m4a").write_bytes(b"\0\0\0\x20ftypM4A ")
+    (tmp_path / "notes.txt").write_text("no audio")
+    status, out, _ = run(capsys, tmp_path)
+    assert status == 1
+    rows = {os.path.basename(row["path"]): row["status"] for row in csv.DictReader(io.StringIO(out))}
+    assert list(rows) == ["a.aifc", "b.snd", "c.sph", "d.WAV", "e.m4a"]
+    assert [status == "ok" for status in rows.values()] == [True] * 4 + [False]
+
+
 def test_usage_errors(capsys, tmp_path):
     clip = EXAMPLES / "english_clean.flac"
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / "sounds").mkdir()
+    (tmp_path / "link.csv").symlink_to(tmp_path / "no" / "r.csv")
     shutil.copy(clip, tmp_path / "sounds" / "other.flac")
     for arguments, message in [
         ([tmp_path], "no audio files"),
         ([clip, "-o", "report.xls"], "must end in"),
         ([clip, "-o", tmp_path / "no" / "r.csv"], "no such folder"),
+        ([clip, "-o", tmp_path / "link.csv"], "no such folder"),
         ([clip, "-o", tmp_path / "folder.csv"], "is a folder or a device"),
         ([clip, "--channel", "left"], "`channel`"),
         ([clip, "--batch-size", "0"], "`batch_size` must be"),
@@ -187,7 +219,7 @@ def test_self_test_prints_the_golden_scores(capsys):
     assert status == 0
     assert len(out.splitlines()) == 1 + len(list(EXAMPLES.glob("*.flac")))
     assert "largest difference: 0.000" in err
-    for wrong in ([], ["--self-test", str(EXAMPLES)]):
+    for wrong in ([], ["--self-test", str(EXAMPLES)], ["--self-test", "-o", "r.csv"]):
         with pytest.raises(SystemExit, match="2"):
             main(wrong)
 

@@ -178,12 +178,32 @@ def test_recipes_build(recipe):
     lightning.Trainer(**content["trainer"], logger=False)
 
 
-def test_two_processes(rated, corpora, tmp_path):
-    recipe = recipe_for("jsqa_pretrain", "spectrogram", rated, corpora, max_epochs=1, devices=2, strategy="ddp")
+def train_in_two_processes(recipe, tmp_path):
+    """Run the command on two processes; returns the folder of the run."""
+    recipe["trainer"] |= {"devices": 2, "strategy": "ddp"}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    command = [sys.executable, "-m", "training.train", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "training.train", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "two")]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PL_TORCH_DISTRIBUTED_BACKEND": "gloo"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
-    content = torch.load(tmp_path / "out" / "last.ckpt", weights_only=True)
+    return tmp_path / "two"
+
+
+def test_pretraining_in_two_processes(rated, corpora, tmp_path):
+    recipe = recipe_for("jsqa_pretrain", "spectrogram", rated, corpora, max_epochs=1)
+    content = torch.load(train_in_two_processes(recipe, tmp_path) / "last.ckpt", weights_only=True)
     assert content["global_step"] == 1  # 12 pairs: 6 for each process, a batch of 4
+
+
+def test_two_processes_learn_what_one_does_from_twice_the_batch(rated, corpora, tmp_path):
+    recipe = recipe_for("jsqa_finetune", "spectrogram", rated, corpora, max_epochs=2)
+    # the head alone, without dropout: batch statistics and what is dropped are each process' own
+    recipe["module"] = {"model": SMALL["spectrogram"] | {"dropout": 0.0}, "freeze_layers": -1}
+    train(recipe, tmp_path / "one")
+    recipe["data"]["batch_size"] //= 2
+    train_in_two_processes(recipe, tmp_path)
+    one, two = (dict(weights(tmp_path / name / "last.ckpt")) for name in ("one", "two"))
+    torch.testing.assert_close(two, one, rtol=1e-4, atol=1e-6)
+    measures = ["valid/pcc", "valid/srcc", "valid/rmse", "valid/mae"]
+    alone, together = (read_log(tmp_path / name)[measures].dropna().to_numpy() for name in ("one", "two"))
+    assert together == pytest.approx(alone, rel=1e-3)

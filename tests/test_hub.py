@@ -14,6 +14,7 @@ import pytest
 import torch
 from conftest import small_model
 
+from jsqa_metric import JSQAModel
 from jsqa_metric.hub import write_folder
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -155,6 +156,19 @@ def test_an_interrupted_download_is_an_error_and_the_next_one_works(tmp_path, hu
     hub.broken = False
     out, err = load_in_a_new_process(tmp_path, hub.address, COMMIT)
     assert float(out) == pytest.approx(float(small_model_score()), abs=1e-6), err
+
+
+def test_access_is_passed_on_for_the_weights_too(folder, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "huggingface_hub.hub_mixin.hf_hub_download", lambda **options: asked.append(options) or folder / "config.json"
+    )
+    monkeypatch.setattr("jsqa_metric.hub.snapshot_download", lambda _, **options: asked.append(options) or folder)
+    access = {"token": "secret", "cache_dir": "elsewhere", "force_download": True, "local_files_only": False}
+    JSQAModel.from_pretrained("org/model", revision=COMMIT, **access)
+    for options in asked:
+        assert options.items() >= access.items()
+    assert len(asked) == 2
 
 
 def test_two_processes_at_once(tmp_path, hub):

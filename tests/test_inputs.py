@@ -103,6 +103,23 @@ def test_what_cannot_be_scored_is_nan_with_a_reason_and_spoils_nothing(speech, k
     assert math.isnan(details.mos)
 
 
+def test_time_before_channels_is_an_error_and_not_a_clip_for_each_sample(speech):
+    stereo = np.stack([speech, speech], 1)
+    for audio in (stereo, stereo[None], torch.from_numpy(stereo), [stereo]):
+        with pytest.raises(ValueError, match="time as its last axis"):
+            score(audio, RATE)
+    with pytest.warns(UserWarning, match="is time the last axis"):
+        assert score(np.zeros((3, 2)), RATE).shape == (3,)
+
+
+def test_each_line_that_gets_nan_is_warned():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")  # once for each place
+        score(np.zeros(RATE), RATE)
+        score(np.zeros(RATE), RATE)
+    assert [record.filename for record in caught] == [__file__] * 2
+
+
 def test_the_shortest_clip_is_scored(speech):
     assert 1 <= score(speech[8000:9600], RATE) <= 5
 
@@ -201,6 +218,14 @@ def test_channels_of_files_and_arrays(speech, noisy, write_wav):
 def test_file_formats(speech, write_wav, suffix):
     path = write_wav(f"clip.{suffix}", speech)
     assert score(path) == pytest.approx(score(sf.read(path, dtype="float32")[0], RATE), abs=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "subtype"), [("WAV", "GSM610"), ("AIFF", "GSM610"), ("AU", "G721_32")])
+def test_files_that_are_read_from_the_beginning_on_only(speech, tmp_path, kind, subtype):
+    long = np.tile(speech, 6)[: 26 * RATE]  # three windows
+    sf.write(tmp_path / "clip", long, RATE, format=kind, subtype=subtype)
+    assert not sf.SoundFile(tmp_path / "clip").seekable()
+    assert score(tmp_path / "clip") == pytest.approx(score(sf.read(tmp_path / "clip")[0], RATE), abs=1e-4)
 
 
 def test_odd_rates_do_not_exhaust_memory(speech):

@@ -65,13 +65,15 @@ def test_padded_batches_score_as_their_clips(batch):
         assert JSQAMetric(RATE)(padded[1], lengths=length).item() == pytest.approx(alone[1], abs=1e-5)
 
 
-def test_a_collection_keeps_metrics_of_other_rates_apart_whatever_comes_first(batch):
-    both = MetricCollection({"a": JSQAMetric(16000), "b": JSQAMetric(8000)})
+def test_a_collection_keeps_metrics_of_other_rates_or_revisions_apart_whatever_comes_first(batch):
+    metrics = {"a": JSQAMetric(16000), "b": JSQAMetric(8000), "c": JSQAMetric(16000, revision="2026.11")}
+    together = MetricCollection(metrics)
     with pytest.warns(UserWarning, match="silent"):
-        both.update(torch.zeros(2, 16000))  # after which both have the same states
-    both.update(batch)
-    for name, rate in (("a", 16000), ("b", 8000)):
-        assert both.compute()[name] == pytest.approx(float(score(batch, rate).mean()), abs=1e-5)
+        together.update(torch.zeros(2, 16000))  # after which all have the same states
+    together.update(batch)
+    for name, rate, revision in (("a", 16000, None), ("b", 8000, None), ("c", 16000, "2026.11")):
+        expected = float(score(batch, rate, revision=revision).mean())
+        assert together.compute()[name] == pytest.approx(expected, abs=1e-5)
 
 
 def test_sixteen_bits_count_many_clips(batch):
@@ -198,6 +200,7 @@ def test_wrong_arguments():
         ({"sample_rate": RATE, "reduction": "sum"}, "`reduction`"),
         ({"sample_rate": RATE, "model": nn.Linear(1, 1)}, "`model`"),
         ({"sample_rate": RATE, "batch_size": 0}, "`batch_size`"),
+        ({"sample_rate": RATE, "revision": 2026.11}, "`revision`"),
     ]:
         with pytest.raises(ValueError, match=message):
             JSQAMetric(**arguments)

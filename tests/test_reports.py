@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import EXAMPLES
+from scipy.stats import t as student_t
 
 from jsqa_metric import cli
-from jsqa_metric.report import read_report, write_report
+from jsqa_metric.report import read_report, summary, write_report
 
 CLIP = EXAMPLES / "english_clean.flac"
 HEADER = "path,mos,duration_s,sample_rate,status,model\n"
-ROW = {"path": "a.wav", "mos": 3.5, "duration_s": 1.0, "sample_rate": 16000, "status": "ok", "model": "default@1"}
+"""Of reports without digests, from before there were any."""
+ROW = {"path": "a.wav", "mos": 3.5, "duration_s": 1.0, "sample_rate": 16000, "status": "ok"}
+ROW |= {"model": "default@1", "content": "0123456789abcdef"}
 
 
 def refuse(*_: object, **__: object) -> None:
@@ -40,7 +45,7 @@ def no_scoring(monkeypatch):
 def test_a_report_reads_back_as_it_was_written(tmp_path, suffix):
     names = ["a.wav", "", 'quote", comma.wav', "line\nbreak.wav", "ä\u2028.wav", " space ", "=1+1.wav"]
     rows = [ROW | {"path": name} for name in names]
-    rows.append({"path": "bad.wav", "mos": None, "duration_s": None, "sample_rate": None, "status": "?", "model": "m@"})
+    rows.append(dict.fromkeys(ROW) | {"path": "bad.wav", "status": "?", "model": "m@", "content": ""})
     write_report(rows, tmp_path / f"report{suffix}")
     assert read_report(tmp_path / f"report{suffix}") == rows
 
@@ -143,3 +148,12 @@ def test_a_device_that_is_not_there_is_wrong_usage(capsys, no_scoring):
     for device in ("cuda", "meta", "abacus"):
         assert cli.main([str(CLIP), "--device", device]) == cli.EXIT_USAGE
         assert "`device`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("clips", [2, 3, 11, 12, 40])
+def test_intervals_are_those_of_student(clips):
+    values = np.random.default_rng(clips).uniform(1, 5, clips).tolist()
+    mean, half = np.mean(values), student_t.ppf(0.975, clips - 1) * np.std(values, ddof=1) / np.sqrt(clips)
+    text = summary([{"mos": value} for value in values])
+    low, high = map(float, re.search(r"interval (-?[0-9.]+) to ([0-9.]+)", text).groups())
+    assert [low, high] == pytest.approx([mean - half, mean + half], abs=0.002)

@@ -31,8 +31,8 @@ def run(capsys, *arguments: object) -> tuple[int, str, str]:
 def test_resume_keeps_what_is_scored_and_tries_the_rest_again(capsys, tmp_path):
     report = tmp_path / "report.csv"
     model = identity(load_model())
-    header = "path,mos,duration_s,sample_rate,status,model"
-    report.write_text(f"{header}\nold.wav,1.5,2.0,8000,ok,{model}\nbad.wav,,,,was damaged,{model}\n")
+    header = "path,mos,duration_s,sample_rate,status,model,content"
+    report.write_text(f"{header}\nold.wav,1.5,2.0,8000,ok,{model},0f\nbad.wav,,,,was damaged,{model},\n")
     status, _, _ = run(capsys, "old.wav", EXAMPLES / "english_clean.flac", "-o", report, "--resume")
     assert status == 0
     assert [(r["path"], r["status"]) for r in read_report(report)][1] == ("old.wav", "ok")
@@ -82,8 +82,8 @@ def _has_scored_some(pid: int, folder: object) -> bool:
     return any(link > f"{folder}/0010.wav" and link.startswith(str(folder)) for link in links)
 
 
-def test_resume_scores_a_new_file_at_an_old_path(capsys, tmp_path, monkeypatch):
-    for name, clip in (("d", "english_clean"), ("e", "german_clean")):
+def test_resume_scores_another_file_of_the_same_name_and_length(capsys, tmp_path, monkeypatch):
+    for name, clip in (("d", "english_clean"), ("e", "english_noise05")):  # both from before the report
         (tmp_path / name).mkdir()
         shutil.copy(EXAMPLES / f"{clip}.flac", tmp_path / name / "a.flac")
     for name in ("d", "e"):
@@ -97,11 +97,49 @@ def test_resume_scores_a_file_that_was_written_anew_with_the_same_length(capsys,
     path, report = tmp_path / "a.wav", tmp_path / "r.csv"
     sf.write(path, speech, 16000)
     assert run(capsys, path, "-o", report)[0] == 0
-    os.utime(report, ns=(0, 0))
     sf.write(path, noisy[: len(speech)], 16000)
+    os.utime(path, ns=(0, 0))  # as after `mv` or `cp -p` of an older file
     assert run(capsys, path, "-o", report, "--resume")[0] == 0
     (row,) = read_report(report)
     assert row["mos"] == pytest.approx(score(path), abs=1e-4)
+
+
+def test_resume_scores_a_file_that_was_replaced_while_others_were_scored(capsys, tmp_path, speech, noisy, monkeypatch):
+    path, report = tmp_path / "a.wav", tmp_path / "r.csv"
+    sf.write(path, speech, 16000)
+    add = cli.Report.add
+
+    def add_and_replace(self, row):
+        add(self, row)
+        sf.write(path, noisy[: len(speech)], 16000)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cli.Report, "add", add_and_replace)
+        assert run(capsys, path, "-o", report)[0] == 0
+    assert run(capsys, path, "-o", report, "--resume")[0] == 0
+    (row,) = read_report(report)
+    assert row["mos"] == pytest.approx(score(path), abs=1e-4)
+
+
+def test_resume_knows_a_file_that_is_named_in_another_way(capsys, tmp_path, monkeypatch):
+    (tmp_path / "clips").mkdir()
+    shutil.copy(EXAMPLES / "english_clean.flac", tmp_path / "clips" / "a.flac")
+    monkeypatch.chdir(tmp_path)
+    assert run(capsys, "clips", "-o", "r.csv")[0] == 0
+    monkeypatch.setattr(cli, "_score", lambda files, *_: iter(files))  # a file would be no row
+    for name in ("./clips", tmp_path / "clips"):
+        assert run(capsys, name, "-o", "r.csv", "--resume")[0] == 0
+        (row,) = read_report(tmp_path / "r.csv")
+        assert row["path"] == os.path.join(name, "a.flac")
+
+
+def test_resume_does_not_trust_reports_without_digests(capsys, tmp_path):
+    clip, report = EXAMPLES / "english_clean.flac", tmp_path / "r.csv"
+    report.write_text(
+        f"path,mos,duration_s,sample_rate,status,model\n{clip},1.5,5.0,16000,ok,{identity(load_model())}\n"
+    )
+    assert run(capsys, clip, "-o", report, "--resume")[0] == 0
+    assert read_report(report)[0]["mos"] > 3
 
 
 def test_resume_does_not_mix_the_scores_of_two_channels(capsys, tmp_path):
@@ -128,7 +166,7 @@ def test_a_report_that_cannot_be_written_leaves_the_old_one_and_no_rest(tmp_path
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
-ROW = {"path": "a", "mos": 3.0, "duration_s": 1.0, "sample_rate": 16000, "status": "ok", "model": "m"}
+ROW = {"path": "a", "mos": 3.0, "duration_s": 1.0, "sample_rate": 16000, "status": "ok", "model": "m", "content": ""}
 
 
 @pytest.mark.parametrize(

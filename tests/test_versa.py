@@ -16,7 +16,7 @@ import pytest
 import soundfile as sf
 from conftest import EXAMPLES
 
-from jsqa_metric import score
+from jsqa_metric import load_model, score
 
 
 class MetricCategory(Enum):
@@ -101,6 +101,17 @@ def test_other_weights_can_be_asked_for(registry):
     assert abs(old - score(path)) > 0.01
     with pytest.raises(ValueError, match="nonesuch"):
         metric_class({"revision": "nonesuch"})
+
+
+def test_its_network_is_nobody_elses(registry):
+    metric = registry.metrics["jsqa"][0]()
+    signal, rate = sf.read(EXAMPLES / "english_clean.flac")
+    load_model().train()
+    try:
+        mos = metric.compute(signal, metadata={"sample_rate": rate})["jsqa_mos"]
+    finally:
+        load_model().eval()
+    assert mos == pytest.approx(score(signal, rate), abs=1e-4)
 
 
 def test_what_cannot_be_scored(registry):

@@ -151,6 +151,20 @@ def test_others_may_read_what_is_saved(tmp_path):
     assert len({(tmp_path / name).stat().st_mode & 0o777 for name in ("config.json", "model.safetensors")}) == 1
 
 
+def test_a_loaded_model_does_not_change_with_its_file(folder):
+    model = load_model(folder)
+    before = identity(model)
+    (folder / "model.safetensors").write_bytes(b"")
+    assert identity(model) == before
+
+
+def test_what_is_saved_in_sixteen_bits_is_loaded(tmp_path):
+    model = small_model("spectrogram").bfloat16()
+    model.save_pretrained(tmp_path)
+    for name, weight in load_model(tmp_path).state_dict().items():
+        assert torch.equal(weight, model.state_dict()[name].to(weight.dtype)), name
+
+
 def test_loading_draws_no_random_numbers(folder):
     state = torch.random.get_rng_state()
     read_folder(folder)

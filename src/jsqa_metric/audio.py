@@ -77,6 +77,8 @@ class ArrayClip:
 class FileClip:
     """A clip in an audio file that libsndfile reads; only the wanted window is ever in memory.
 
+    But for a few codecs of telephony (GSM, G.72x), which are read from the beginning on only: these are kept whole.
+
     Raises:
         FileNotFoundError: If there is no such file.
         AudioError: If it is not an audio file, or has unlikely properties.
@@ -92,6 +94,7 @@ class FileClip:
             self._file = sf.SoundFile(os.fsencode(path) if os.name == "posix" else os.fspath(path))
         except (sf.SoundFileError, OSError, TypeError, ValueError) as error:
             raise AudioError(f"not a readable audio file ({_reason(error)})") from error
+        self._whole: Array | None = None
         self.samples, self.sample_rate, self.channel = self._file.frames, self._file.samplerate, channel
         if self._file.channels > MAX_CHANNELS:
             raise AudioError(f"{self._file.channels} channels; at most {MAX_CHANNELS} are read")
@@ -104,14 +107,22 @@ class FileClip:
             AudioError: If the file ends or breaks before.
         """
         try:
-            self._file.seek(start)
-            block = self._file.read(stop - start, dtype="float32", always_2d=True)
+            block = self._read_block(start, stop)
         except (sf.SoundFileError, OSError, RuntimeError) as error:
             raise AudioError(f"damaged audio file ({_reason(error)})") from error
         if len(block) < stop - start:
             raise AudioError(f"damaged audio file (it ends after {start + len(block)} of {self.samples} samples)")
         # mixed in NumPy: torch's threads would start a second team in a reading thread, in the way of the network's
         return torch.from_numpy(np.ascontiguousarray(_mix_down(block.T, self.channel)))
+
+    def _read_block(self, start: int, stop: int) -> Array:
+        if self._file.seekable():
+            self._file.seek(start)
+            block: Array = self._file.read(stop - start, dtype="float32", always_2d=True)
+            return block
+        if self._whole is None:
+            self._whole = self._file.read(self.samples, dtype="float32", always_2d=True)
+        return self._whole[start:stop]
 
 
 def _reason(error: Exception) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import math
 import os
 import signal
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +21,7 @@ import torch
 from tqdm import tqdm
 
 from jsqa_metric import __version__
-from jsqa_metric.audio import AudioError, FileClip, check_channel
+from jsqa_metric.audio import check_channel
 from jsqa_metric.engine import BATCH_SIZE, ScoreDetails, iter_details
 from jsqa_metric.functional import check_batch_size, score
 from jsqa_metric.hub import identity, load_model, resolve_device
@@ -29,6 +29,7 @@ from jsqa_metric.model import JSQAModel
 from jsqa_metric.report import (
     FORMATS,
     Row,
+    content_digest,
     format_rows,
     make_row,
     paired_summary,
@@ -38,7 +39,11 @@ from jsqa_metric.report import (
     write_report,
 )
 
-AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".rf64"}
+AUDIO_SUFFIXES = {
+    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".aif", ".aiff", ".aifc", ".au", ".snd"),
+    *(".caf", ".w64", ".rf64", ".sph", ".nist"),
+    *(".m4a", ".aac", ".wma", ".amr"),  # not read: their rows say so, as one would not miss what is left out
+}
 """What is taken from folders; a file that is named is read whatever its name."""
 SAVE_SECONDS = 30.0
 """How often an unfinished report is written."""
@@ -108,13 +113,29 @@ def pair_files(paths: Sequence[str], against: str, files: Sequence[str]) -> list
     """
     if len(paths) != 1 or not os.path.isdir(paths[0]) or not os.path.isdir(against):
         raise ValueError("--against compares two folders: jsqa-score ONE --against OTHER")
-    one, other = (
-        {os.path.splitext(os.path.relpath(f, folder))[0]: f for f in files if f.startswith(os.path.join(folder, ""))}
-        for folder in (paths[0], against)
-    )
-    if not one.keys() & other.keys():
+    one, other = (_names_in(folder, files) for folder in (paths[0], against))
+    pairs = {name: (one.pop(name), other.pop(name)) for name in one.keys() & other.keys()}
+    stems = [_by_stem(names) for names in (one, other)]
+    for stem in stems[0].keys() & stems[1].keys():
+        if len(stems[0][stem]) > 1 or len(stems[1][stem]) > 1:
+            raise ValueError(f"{shown_path(stem)!r} has several suffixes: which files are to be compared?")
+        pairs[stem] = (stems[0][stem][0], stems[1][stem][0])
+    if not pairs:
         raise ValueError(f"no file of {shown_path(paths[0])!r} has its name in {shown_path(against)!r}, too")
-    return [(one[name], other[name]) for name in sorted(one.keys() & other.keys())]
+    return [pairs[name] for name in sorted(pairs)]
+
+
+def _names_in(folder: str, files: Sequence[str]) -> dict[str, str]:
+    """The files in a folder, by their paths from there."""
+    names = {os.path.relpath(path, folder): path for path in files}
+    return {name: path for name, path in names.items() if name.split(os.sep)[0] != os.pardir}
+
+
+def _by_stem(names: dict[str, str]) -> dict[str, list[str]]:
+    stems: dict[str, list[str]] = {}
+    for name, path in names.items():
+        stems.setdefault(os.path.splitext(name)[0], []).append(path)
+    return stems
 
 
 class Report:
@@ -151,13 +172,14 @@ def _open_report(args: argparse.Namespace, files: list[str]) -> Report:
         return Report(None, [])
     if output.suffix not in FORMATS:
         raise ValueError(f"the report must end in {', '.join(FORMATS)}, got {str(output)!r}")
-    if not output.parent.is_dir():
-        raise ValueError(f"no such folder: {str(output.parent)!r}")
+    folder = Path(os.path.realpath(output)).parent  # where it will be if it is a link
+    if not folder.is_dir():
+        raise ValueError(f"no such folder: {str(folder)!r}")
     if output.exists() and not output.is_file():
         raise ValueError(f"the report is a folder or a device: {str(output)!r}")
     if os.path.realpath(output) in map(os.path.realpath, files):
         raise ValueError(f"the report would replace an input: {str(output)!r}")
-    with tempfile.TemporaryFile(dir=output.parent):  # where nothing can be written, say so before the work
+    with tempfile.TemporaryFile(dir=folder):  # where nothing can be written, say so before the work
         pass
     if not output.exists() or args.force and not args.resume:
         return Report(output, [])
@@ -166,36 +188,34 @@ def _open_report(args: argparse.Namespace, files: list[str]) -> Report:
     return Report(output, [row for row in read_report(output) if row["status"] == "ok"])
 
 
-def _score(files: list[str], model: JSQAModel, args: argparse.Namespace) -> Iterator[tuple[str, ScoreDetails]]:
-    device = next(model.parameters()).device
+def _score(files: list[str], model: JSQAModel, args: argparse.Namespace) -> Iterator[tuple[str, str, ScoreDetails]]:
+    """Paths, digests of their contents and details."""
+    device, contents = next(model.parameters()).device, deque[str]()
+
+    def digested() -> Iterator[str]:
+        for path in files:
+            contents.append(content_digest(path))  # before it is read: what replaces it has another
+            yield path
+
     with torch.no_grad():
-        results = iter_details(files, model, device, check_channel(args.channel), args.batch_size, prefetch=True)
+        results = iter_details(digested(), model, device, check_channel(args.channel), args.batch_size, prefetch=True)
         for path, (details, _) in zip(files, results, strict=True):
-            yield path, details
+            yield path, contents.popleft(), details
 
 
 def _left_to_do(files: list[str], report: Report) -> list[str]:
     """Files that have no row yet. A row of what was at the same path before is dropped."""
-    rows = {row["path"]: row for row in report.rows}
-    written_s = os.path.getmtime(report.output) if report.output and report.output.exists() else math.inf
-    left = [path for path in files if (row := rows.get(shown_path(path))) is None or not _is_of(path, row, written_s)]
-    again = set(map(shown_path, left))
-    report.rows = [row for row in report.rows if row["path"] not in again]
+    rows, left = {os.path.abspath(row["path"]): row for row in report.rows}, []
+    for path in files:
+        place = os.path.abspath(shown_path(path))
+        # a file that has gone was scored before it went
+        if place in rows and (not os.path.exists(path) or content_digest(path) == rows[place]["content"]):
+            rows[place]["path"] = shown_path(path)  # the same file may be named in another way
+        else:
+            rows.pop(place, None)
+            left.append(path)
+    report.rows = list(rows.values())
     return left
-
-
-def _is_of(path: str, row: Row, written_s: float) -> bool:
-    """Whether a row is of this file: as long as it was, and not written after the report."""
-    if not os.path.exists(path):  # it was scored before it went
-        return True
-    if os.path.getmtime(path) > written_s:
-        return False
-    try:
-        clip = FileClip(path, "mean")
-    except (AudioError, OSError):
-        return False
-    duration_s = round(clip.samples / clip.sample_rate, 6)
-    return bool(clip.sample_rate == row["sample_rate"] and duration_s == row["duration_s"])
 
 
 def run(args: argparse.Namespace) -> int:
@@ -217,8 +237,8 @@ def run(args: argparse.Namespace) -> int:
     files = _left_to_do(files, report)
     bar = tqdm(_score(files, model, args), total=len(files), unit="file", disable=True if args.quiet else None)
     try:
-        for path, details in bar:
-            report.add(make_row(path, details, name))
+        for path, content, details in bar:
+            report.add(make_row(path, details, name, content))
     finally:  # also on Ctrl-C: what was scored is not lost
         bar.close()
         report.save()
@@ -253,6 +273,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if bool(args.paths) == args.self_test:
         parser.error("give files or folders to score, or --self-test alone")
+    if args.self_test and args != parser.parse_args(["--self-test"]):
+        parser.error("--self-test goes alone: it is of the embedded model, on the CPU")
     before: Any = None
     with suppress(ValueError):  # not the main thread
         before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))  # as Ctrl-C: nothing is lost

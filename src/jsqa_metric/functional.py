@@ -24,6 +24,8 @@ from jsqa_metric.model import JSQAModel
 
 Array = np.ndarray[Any, Any]
 MAX_BATCH_SIZE = 1_000_000
+MAX_NOT_TIME, MIN_TIME = 8, 1000
+"""An array `(time, channels)`, as soundfile reads it, has at most so many channels and at least so many samples."""
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 Audio = Path | Array | Tensor | Sequence[Path] | Sequence[Array] | Sequence[Tensor]
@@ -58,6 +60,8 @@ def _array_clips(
     if kind and kind not in "fiu" or data.dtype in (np.int64, np.uint64, torch.int64, torch.bool):
         raise ValueError(f"`audio` must be floating point or 8, 16 or 32 bit integer, got {data.dtype}")
     shape = tuple(data.shape[: data.ndim - needed])
+    if data.shape[-1] <= MAX_NOT_TIME < MIN_TIME <= max(shape, default=0):  # a clip for each sample would take forever
+        raise ValueError(f"`audio` of shape {tuple(data.shape)} must have time as its last axis: transpose it first")
     samples = _check_lengths(lengths, shape, data.shape[-1])
     rows = data.reshape(math.prod(shape), *data.shape[data.ndim - needed :]) if data.ndim > needed else data[None]
     clips: list[au.Clip] = [au.ArrayClip(rows[i], n, rate, channel) for i, n in enumerate(samples)]
@@ -103,6 +107,7 @@ def score(
     channel: au.Channel | None = None,
     batch_size: int = BATCH_SIZE,
     return_details: bool = False,
+    revision: str | None = None,
 ) -> Any:
     """Predict how good speech sounds to people: a mean opinion score (MOS) from 1 (bad) to 5 (excellent).
 
@@ -119,6 +124,7 @@ def score(
             `(..., channels, time)`; without it, each channel is scored as a clip.
         batch_size: Windows in one pass through the network; changes memory and speed, not scores.
         return_details: Return `ScoreDetails` (a list of them for several clips, in C order).
+        revision: Of a model by name; see `load_model`.
 
     Shape:
         - audio: `(..., time)`
@@ -146,7 +152,7 @@ def score(
     batch_size = check_batch_size(batch_size)
     channel = None if channel is None else au.check_channel(channel)
     sources, shape, template = _sources(audio, sample_rate, lengths, channel)
-    network = _network(model, device, template)
+    network = _network(model, device, template, revision)
     place = next(network.parameters()).device
 
     wants_gradient = isinstance(template, Tensor) and template.requires_grad and torch.is_grad_enabled()
@@ -176,11 +182,13 @@ def _fits_one_window(sources: list[Source], network: JSQAModel) -> bool:
     return isinstance(clip, au.FileClip) and clip.samples <= network.config.window_seconds * clip.sample_rate
 
 
-def _network(model: str | os.PathLike[str] | JSQAModel, device: Any, template: Any) -> JSQAModel:
+def _network(model: str | os.PathLike[str] | JSQAModel, device: Any, template: Any, revision: str | None) -> JSQAModel:
     """The model where it is to compute; one that is passed stays where it is."""
     if not isinstance(model, JSQAModel):
         place = template.device if isinstance(template, Tensor) else "cpu"
-        return load_scorer(model, place if device is None else device)
+        return load_scorer(model, place if device is None else device, revision)
+    if revision is not None:
+        raise ValueError("`revision` belongs to a model by name; one that is loaded has its own")
     if model.training:
         raise ValueError("`model` is in training mode: call its `eval()` first")
     if next(model.parameters()).dtype != torch.float32:
@@ -224,4 +232,4 @@ def _warn_unscored(details: Sequence[ScoreDetails]) -> None:
     reasons = sorted({detail.reason for detail in details if detail.reason})
     if reasons:
         count = sum(detail.reason is not None for detail in details)
-        warnings.warn(f"{count} of {len(details)} clips not scored (NaN): {'; '.join(reasons[:5])}", stacklevel=3)
+        warnings.warn(f"{count} of {len(details)} clips not scored (NaN): {'; '.join(reasons[:5])}", stacklevel=4)

@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from jsqa_metric.model import JSQAModel, ModelConfig
@@ -53,7 +53,7 @@ def load_model(
     revision: str | None = None,
     local_files_only: bool = False,
 ) -> JSQAModel:
-    """Load a frozen model in evaluation mode. The same arguments give the same object.
+    """Load a frozen model in evaluation mode. The same arguments give the same object, with what you did to it.
 
     Args:
         model: A name of `available_models()`, a local folder, or a Hub id ("owner/name").
@@ -72,16 +72,14 @@ def load_model(
     >>> load_model("default", revision="2026.11").sample_rate
     16000
     """
-    if revision is not None and not isinstance(revision, str):
-        raise ValueError(f"`revision` must be text, got {revision!r}")
     with _lock:  # two threads that ask at once share one model
-        return _load(resolve_name(model), str(resolve_device(device)), revision, local_files_only)
+        return _load(resolve_name(model), str(resolve_device(device)), check_revision(revision), local_files_only)
 
 
-def load_scorer(model: str | os.PathLike[str], device: str | torch.device) -> JSQAModel:
+def load_scorer(model: str | os.PathLike[str], device: str | torch.device, revision: str | None = None) -> JSQAModel:
     """The model that scores by a name: nobody else has it, so that no `train()` or `half()` of a user reaches it."""
     with _lock:
-        return _load(resolve_name(model), str(resolve_device(device)), None, False, private=True)
+        return _load(resolve_name(model), str(resolve_device(device)), check_revision(revision), False, private=True)
 
 
 _WEIGHT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)
@@ -102,6 +100,17 @@ def _load(name: str, device: str, revision: str | None, local_files_only: bool, 
     if revision and not _is_hub_id(name) and model.config.revision != revision:
         raise ValueError(f"model {name!r} has revision {model.config.revision!r}, not {revision!r}")
     return model
+
+
+def check_revision(revision: str | None) -> str | None:
+    """Return the revision.
+
+    Raises:
+        ValueError: If it is no text.
+    """
+    if revision is not None and not isinstance(revision, str):
+        raise ValueError(f"`revision` must be text, got {revision!r}")
+    return revision
 
 
 def resolve_name(model: str | os.PathLike[str]) -> str:
@@ -125,7 +134,8 @@ def identity(model: JSQAModel) -> str:
 def _digest(weights: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+        stored = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)  # NumPy has no bfloat16
+        digest.update(name.encode() + stored.numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -153,8 +163,14 @@ def _is_hub_id(name: str) -> bool:
     return not embedded and not os.path.isdir(name) and _HUB_ID.fullmatch(name) is not None
 
 
-def fetch(name: str, revision: str | None = None, local_files_only: bool = False) -> Path:
+def fetch(name: str, revision: str | None = None, local_files_only: bool = False, **access: Any) -> Path:
     """Folder of a model; from the Hub, its two files are downloaded to the Hub's cache (or found there).
+
+    Args:
+        name: See `load_model`.
+        revision: The same.
+        local_files_only: The same.
+        access: What else `huggingface_hub.snapshot_download` is to be told, such as a token.
 
     Raises:
         ValueError: If the name is neither embedded, a folder nor a Hub id.
@@ -172,7 +188,11 @@ def fetch(name: str, revision: str | None = None, local_files_only: bool = False
     try:
         folder = Path(
             snapshot_download(
-                name, revision=revision, local_files_only=local_files_only, allow_patterns=[CONFIG_NAME, WEIGHTS_NAME]
+                name,
+                revision=revision,
+                local_files_only=local_files_only,
+                allow_patterns=[CONFIG_NAME, WEIGHTS_NAME],
+                **access,
             )
         )
     except Exception as error:  # those of the client, of its versions' HTTP libraries, and of the file system
@@ -207,10 +227,11 @@ def read_folder(folder: Path) -> JSQAModel:
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{folder / CONFIG_NAME} is no configuration that can be used: {error}") from error
     try:
+        content = (folder / WEIGHTS_NAME).read_bytes()  # mapped weights would change with the file
         with torch.device("cpu"):  # whatever the caller's default is
-            weights: dict[str, Any] = load_file(folder / WEIGHTS_NAME)
-        with safe_open(folder / WEIGHTS_NAME, "pt") as file:
-            expected = (file.metadata() or {}).get(_DIGEST)
+            weights: dict[str, Any] = load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        expected = (header.get("__metadata__") or {}).get(_DIGEST)
         if expected and _digest(weights) != expected:
             raise ValueError("they have changed since they were saved")
         if not all(w.dtype in _WEIGHT_TYPES and w.isfinite().all() for w in weights.values()):

@@ -13,7 +13,7 @@ from torchmetrics.utilities.data import dim_zero_cat
 from jsqa_metric.audio import check_sample_rate
 from jsqa_metric.engine import BATCH_SIZE
 from jsqa_metric.functional import check_batch_size, score
-from jsqa_metric.hub import resolve_name
+from jsqa_metric.hub import check_revision, resolve_name
 
 
 class JSQAMetric(Metric):
@@ -27,12 +27,13 @@ class JSQAMetric(Metric):
         model: Name, folder or Hub id; see `load_model`.
         reduction: "mean" for one scalar, "none" for the scores of all clips in the order of arrival.
         batch_size: Windows in one pass through the network.
+        revision: Of the model; see `load_model`.
         kwargs: Arguments of `torchmetrics.Metric`.
 
     Shape:
         - preds: `(..., time)`
         - lengths: `(...)`, samples of each clip in a padded batch
-        - compute: a scalar, or `(clips,)` without reduction
+        - compute: a scalar, or `(clips,)` without reduction (torchmetrics makes a scalar of a single one)
 
     Raises:
         ValueError: If an argument is wrong.
@@ -60,6 +61,7 @@ class JSQAMetric(Metric):
         model: str | os.PathLike[str] = "default",
         reduction: str = "mean",
         batch_size: int = BATCH_SIZE,
+        revision: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -67,9 +69,10 @@ class JSQAMetric(Metric):
             raise ValueError(f"`reduction` must be 'mean' or 'none', got {reduction!r}")
         self.sample_rate = check_sample_rate(sample_rate)
         self.model, self.reduction, self.batch_size = resolve_name(model), reduction, check_batch_size(batch_size)
+        self.revision = check_revision(revision)
         # a collection shares the states of metrics that have the same ones after the first batch: the name of this
         # one tells apart what would not go on being the same
-        of = f"{self.sample_rate} {self.model}"
+        of = f"{self.sample_rate} {self.model} {self.revision}"
         self.add_state(f"of_{zlib.crc32(of.encode()):08x}", default=torch.zeros(()), dist_reduce_fx="sum")
         if reduction == "none":
             self.add_state("scores", default=[], dist_reduce_fx="cat")
@@ -96,6 +99,7 @@ class JSQAMetric(Metric):
             lengths=torch.as_tensor(lengths).reshape(-1) if preds.ndim == 1 and lengths is not None else lengths,
             model=self.model,
             batch_size=self.batch_size,
+            revision=self.revision,
         ).reshape(-1)
         if self.reduction == "none":
             self.scores.append(scores)

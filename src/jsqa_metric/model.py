@@ -226,4 +226,5 @@ class JSQAModel(nn.Module, PyTorchModelHubMixin, library_name="jsqa_metric", tag
         # the mixin's own loader lets missing keys pass and falls back to pickles
         from jsqa_metric.hub import fetch, read_folder
 
-        return read_folder(fetch(model_id, revision, local_files_only=options.get("local_files_only", False)))
+        named = ("local_files_only", "token", "cache_dir", "force_download")
+        return read_folder(fetch(model_id, revision, **{name: options[name] for name in named if name in options}))

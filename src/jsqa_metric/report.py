@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import math
@@ -16,7 +17,7 @@ from typing import Any, TextIO
 from jsqa_metric.engine import ScoreDetails
 from jsqa_metric.model import MOS_RANGE
 
-COLUMNS = ("path", "mos", "duration_s", "sample_rate", "status", "model")
+COLUMNS = ("path", "mos", "duration_s", "sample_rate", "status", "model", "content")
 FORMATS = (".csv", ".json", ".jsonl")
 Row = dict[str, Any]
 
@@ -26,12 +27,26 @@ def shown_path(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace").replace("\r", "\\r")
 
 
-def make_row(path: str, details: ScoreDetails, model: str) -> Row:
-    """A row of the report, with what scored it; what is unknown is None."""
+def content_digest(path: str) -> str:
+    """What tells whether a file is still the same: 16 digits of its SHA-256, or nothing if it cannot be read."""
+    digest = hashlib.sha256()
+    if not os.path.isfile(path):  # a pipe would wait for ever
+        return ""
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    except OSError:
+        return ""
+    return digest.hexdigest()[:16]
+
+
+def make_row(path: str, details: ScoreDetails, model: str, content: str) -> Row:
+    """A row of the report, with what scored it and what was scored; what is unknown is None."""
     known = {"mos": details.mos, "duration_s": details.duration_s}
     numbers = {key: None if math.isnan(value) else round(value, 6) for key, value in known.items()}
-    status = details.reason or "ok"
-    return {"path": shown_path(path), **numbers, "sample_rate": details.sample_rate, "status": status, "model": model}
+    origin = {"status": details.reason or "ok", "model": model, "content": content}
+    return {"path": shown_path(path), **numbers, "sample_rate": details.sample_rate, **origin}
 
 
 def format_rows(rows: Iterable[Row], suffix: str, header: bool = True) -> str:
@@ -78,7 +93,11 @@ def read_report(path: Path) -> list[Row]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = _parse(file, path.suffix)
-        return [_checked({column: row[column] for column in COLUMNS}) for row in rows]
+        # older reports have no digests: their files are scored again
+        return [
+            _checked({column: row[column] for column in COLUMNS[:-1]} | {"content": row.get("content", "")})
+            for row in rows
+        ]
     except (ValueError, KeyError, TypeError, RecursionError, csv.Error) as error:
         raise ValueError(f"{path} is no report of jsqa-score: {error!r}") from error
 
@@ -86,7 +105,7 @@ def read_report(path: Path) -> list[Row]:
 def _checked(row: Row) -> Row:
     mos = row["mos"]
     scored = isinstance(mos, (int, float)) and MOS_RANGE[0] <= mos <= MOS_RANGE[1]
-    texts = all(isinstance(row[column], str) for column in ("path", "status", "model"))
+    texts = all(isinstance(row[column], str) for column in ("path", "status", "model", "content"))
     known = isinstance(row["sample_rate"], (int, type(None)))
     if not texts or not known or scored != (row["status"] == "ok"):
         raise ValueError(f"a row is damaged: {row}")
@@ -106,8 +125,22 @@ def _parse(file: TextIO, suffix: str) -> list[Row]:
     ]
 
 
+_T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+"""97.5 % quantiles of Student's t for 1 to 10 degrees of freedom."""
+
+
+def _half_interval(values: Sequence[float]) -> float:
+    """Half the width of the 95 % interval of the mean of two or more values.
+
+    Source: from 11 degrees of freedom on, the expansion of Student's t about the normal (Abramowitz and Stegun 26.7.5).
+    """
+    free = len(values) - 1
+    quantile = _T_QUANTILES[free - 1] if free <= len(_T_QUANTILES) else 1.95996 + 2.3723 / free + 2.8225 / free**2
+    return quantile * statistics.stdev(values) / math.sqrt(len(values))
+
+
 def summary(rows: Iterable[Row]) -> str:
-    """One line: mean MOS with a 95 % interval (normal approximation) and the number of clips."""
+    """One line: mean MOS with a 95 % interval (Student's t) and the number of clips."""
     every = list(rows)
     scores = [row["mos"] for row in every if row["mos"] is not None]
     failed = f", {len(every) - len(scores)} not scored" if len(scores) < len(every) else ""
@@ -116,12 +149,12 @@ def summary(rows: Iterable[Row]) -> str:
     mean = statistics.fmean(scores)
     if len(scores) == 1:
         return f"MOS {mean:.3f} (n = 1{failed})"
-    half = 1.96 * statistics.stdev(scores) / math.sqrt(len(scores))
+    half = _half_interval(scores)
     return f"mean MOS {mean:.3f}, 95 % interval {mean - half:.3f} to {mean + half:.3f} (n = {len(scores)}{failed})"
 
 
 def paired_summary(rows: Iterable[Row], pairs: Sequence[tuple[str, str]]) -> str:
-    """One line: how much better the first files of pairs are than the second, with a 95 % interval (normal).
+    """One line: how much better the first files of pairs are than the second, with a 95 % interval (Student's t).
 
     The pairs are of the same utterances, which vary far more than systems do: this interval is narrower than what
     the means of both would say.
@@ -135,6 +168,6 @@ def paired_summary(rows: Iterable[Row], pairs: Sequence[tuple[str, str]]) -> str
     better = sum(gain > 0 for gain in gains) / len(gains)
     text = f"MOS {statistics.fmean(gains):+.3f} against the other"
     if len(gains) > 1:
-        half = 1.96 * statistics.stdev(gains) / math.sqrt(len(gains))
+        half = _half_interval(gains)
         text += f", 95 % interval {statistics.fmean(gains) - half:+.3f} to {statistics.fmean(gains) + half:+.3f}"
     return f"{text}, better in {better:.0%} (n = {len(gains)} pairs{failed})"

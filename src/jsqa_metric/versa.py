@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jsqa_metric.functional import score
-from jsqa_metric.hub import load_model
+from jsqa_metric.hub import load_scorer
 
 try:
     from versa.definition import BaseMetric, MetricCategory, MetricMetadata, MetricRegistry, MetricType
@@ -46,7 +46,7 @@ class VersaJSQA(BaseMetric):  # type: ignore[misc]
 
     def _setup(self) -> None:
         device = "cuda" if self.config.get("use_gpu") else "cpu"
-        self.model = load_model(self.config.get("model", "default"), device, revision=self.config.get("revision"))
+        self.model = load_scorer(self.config.get("model", "default"), device, self.config.get("revision"))
 
     def compute(
         self, predictions: Any, references: Any = None, metadata: dict[str, Any] | None = None
