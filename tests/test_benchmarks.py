@@ -8,6 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 
 pd = pytest.importorskip("pandas", reason="needs the bench extra")
 pytest.importorskip("scipy", reason="needs the bench extra")
@@ -95,6 +96,15 @@ def test_scores_are_made_anew_when_an_adapter_changes():
             return 1.0
 
     assert len({metric.cache_key for metric in (Loudness(), Other(), Reader())}) == 3
+
+
+def test_scores_are_made_anew_when_what_an_adapter_uses_changes(monkeypatch):
+    names = ("dnsmospro", "scoreq_style_nmr", "scoreq_style")
+    keys = [make(name).cache_key for name in names]
+    assert [make(name).cache_key for name in names] == keys
+    monkeypatch.setattr("benchmarks.baselines.dnsmospro._HOP", 80)
+    monkeypatch.setattr("training.projection.NonMatching.forward", lambda self, *_: torch.zeros(1))
+    assert [make(name).cache_key == key for name, key in zip(names, keys, strict=True)] == [False, False, True]
 
 
 def test_metrics_of_one_name_are_refused(tmp_path, capsys):

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 import yaml
-from conftest import ROOT, SMALL, needs_training, recipe_for, weights
+from conftest import ROOT, SMALL, TRAINER, needs_training, recipe_for, weights
 
 needs_training()
 
@@ -18,7 +18,7 @@ import lightning
 from jsqa_metric import JSQAModel, ModelConfig, load_model
 from training import baselines, publish
 from training.checkpoints import load_encoder, read_model
-from training.data.modules import RatedSet
+from training.data.modules import RatedData, RatedSet
 from training.data.readers import open_rated
 from training.finetune import ContrastiveRegression
 from training.logs import read_log
@@ -26,7 +26,7 @@ from training.losses import nt_xent
 from training.pretrain import Pretraining
 from training.projection import NonMatching, projection_head
 from training.regression import Regression
-from training.train import TASKS, read_recipe, train
+from training.train import TASKS, read_recipe, train, train_once
 
 RECIPES = ROOT / "training" / "recipes"
 pytestmark = [
@@ -207,3 +207,27 @@ def test_two_processes_learn_what_one_does_from_twice_the_batch(rated, corpora, 
     measures = ["valid/pcc", "valid/srcc", "valid/rmse", "valid/mae"]
     alone, together = (read_log(tmp_path / name)[measures].dropna().to_numpy() for name in ("one", "two"))
     assert together == pytest.approx(alone, rel=1e-3)
+
+
+def test_two_processes_measure_on_the_clips_of_both(rated, corpora, tmp_path):
+    recipe = recipe_for("scoreq", "spectrogram", rated, corpora, max_epochs=1)
+    out = train_in_two_processes(recipe, tmp_path)
+    trained = ContrastiveRegression.load_from_checkpoint(out / "last.ckpt", map_location="cpu", weights_only=True)
+    (alone,) = lightning.Trainer(**TRAINER, logger=False).validate(trained, RatedData(rated, rated), verbose=False)
+    assert read_log(out)["valid/pcc"].dropna().item() == pytest.approx(alone["valid/pcc"], abs=1e-4)
+
+
+def test_a_finished_stage_is_not_taken_for_a_longer_one(rated, corpora, tmp_path):
+    recipe = recipe_for("jsqa_finetune", "spectrogram", rated, corpora, max_epochs=1)
+    best = train_once(recipe, tmp_path)
+    kept, before = tmp_path / "recipe.yaml", best.read_bytes()
+    assert train_once(recipe | {"trainer": recipe["trainer"] | {"enable_model_summary": True}}, tmp_path) == best
+    with pytest.raises(ValueError, match=r"\(trainer.max_epochs differ\)"):
+        train_once(recipe | {"trainer": recipe["trainer"] | {"max_epochs": 4}}, tmp_path)
+    assert yaml.safe_load(kept.read_text()) == recipe
+    assert best.read_bytes() == before
+
+
+def test_there_cannot_be_more_clips_than_there_are(rated):
+    with pytest.raises(ValueError, match="`limit` is 13, but there are 12 clips"):
+        RatedData(rated, rated, limit=13).setup("fit")

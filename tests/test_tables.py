@@ -41,6 +41,10 @@ def test_the_grid_is_run_once_reported_and_not_mixed_with_other_settings(command
     tables.main(command)
     with pytest.raises(ValueError, match="other settings"):
         tables.main([*command, "--steps", "3"])
+    with pytest.raises(ValueError, match="other settings"):
+        tables.main([*command, "--valid-clips", "6"])
+    with pytest.raises(ValueError, match="rows of other sets"):
+        tables.main([*command, "--human"])
 
 
 def test_the_grid_runs_on_published_corpora(command, rated_folder, tmp_path, monkeypatch):

@@ -68,6 +68,9 @@ def test_an_interrupted_set_is_finished_and_the_same(labelled_set, tmp_path):
     assert {p.name: p.read_bytes() for p in (folder / "00001").iterdir()} == before
     assert not list(folder.glob(".0*"))
     assert len(read_set(folder)) == 12
+    for other in (["--seed", "2"], ["--kinds", "noise"], ["--shard-clips", "4"]):
+        with pytest.raises(ValueError, match="was begun with"):
+            build_set.main([*arguments, "--clips", "12", "--shard-clips", "6", *other])
 
 
 def test_sets_are_read_at_the_rate_of_the_model(labelled_set):

@@ -1,11 +1,12 @@
 """What each part of the default recipe is worth: the same short training without it, several seeds.
 
-    python -m training.ablation --out training/results/ablation --runs runs/ablation \
+    python -m training.ablation --out runs/ablation/ablation --runs runs/ablation \
         --human ../shared/human/tcd ../shared/human/p808 ../shared/human/codec
 
 Every variant is `recipes/default.yaml` with the changes in `VARIANTS`, on as many clips for the same number of
-steps. All are held against the default recipe's labels of the validation set, and against human ratings, which
-decide nothing. A row is appended to `<out>.csv` as soon as it is there, and a run that has its rows is not done again.
+steps. All are held against the default recipe's labels of the validation set, so that variants which learn other
+labels can only lose there, and against human ratings, which decide nothing. A row is appended to `<out>.csv` as soon
+as it is there, and a run that has its rows is not done again.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ VARIANTS: dict[str, list[str]] = {
 def settings(args: argparse.Namespace) -> str:
     """What the runs of a table have in common; the digest is that of the default recipe."""
     recipe = json.dumps(read_recipe(RECIPE, args.set), sort_keys=True)
-    return f"{args.clips} clips, {args.epochs} epochs, recipe {hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
+    digest = hashlib.sha256(recipe.encode()).hexdigest()[:8]
+    pretraining = f"pretraining of {args.pretrain_epochs} x {args.pretrain_pairs} pairs"
+    return f"{args.clips} clips, {args.epochs} epochs, recipe {digest}, {pretraining}"
 
 
 def finished_runs(table: Path, common: str) -> set[tuple[str, int]]:

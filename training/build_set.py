@@ -26,6 +26,7 @@ import torch
 from tqdm import tqdm
 
 from training.data.simulate import COUNT_PROBABILITIES, DEFAULT_KINDS, DEGRADATIONS, Simulator
+from training.logs import keep_facts
 from training.teachers import ALL_LABELS, Teachers
 
 COLUMNS = ["file", "talker", "condition", "seconds", *ALL_LABELS, "parameters"]
@@ -90,7 +91,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args(arguments)
 
-    args.folder.mkdir(parents=True, exist_ok=True)
+    names = ("speech", "noise", "rooms", "clean_share", "kinds", "shard_clips", "seed")
+    codec = {"gan_codec": os.environ.get("JSQA_GAN_CODEC")} if "gan_codec" in args.kinds else {}
+    keep_facts(args.folder / "set.json", {name: getattr(args, name) for name in names} | codec)
     for unfinished in args.folder.glob(".[0-9]*"):
         shutil.rmtree(unfinished)
     shards = range(-(-args.clips // args.shard_clips))

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
+from torchmetrics import CatMetric
 
 from training.losses import contrastive_regression
 from training.projection import projection_head, unit_embedding
@@ -92,7 +93,7 @@ class ContrastiveRegression(FineTuning):
         self.save_hyperparameters({"margin": margin})
         self.model.head.requires_grad_(False)
         self.projection: nn.Module = projection_head(self.model.embedding_size)
-        self._seen: list[tuple[Tensor, Tensor]] = []
+        self.embeddings, self.mos = CatMetric("disable"), CatMetric("disable")  # of all processes
 
     def embed(self, wav: Tensor, lengths: Tensor) -> Tensor:
         """Projected embeddings of unit length, `(batch, embedding_size // 4)`."""
@@ -108,12 +109,14 @@ class ContrastiveRegression(FineTuning):
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Collect the embeddings."""
         wav, lengths, targets = batch
-        self._seen.append((self.embed(wav, lengths), targets[:, 0]))
+        self.embeddings.update(self.embed(wav, lengths))
+        self.mos.update(targets[:, 0])
 
     def on_validation_epoch_end(self) -> None:
         """Correlation of the nearness to good speech with the MOS."""
-        embeddings, mos = (torch.cat(parts) for parts in zip(*self._seen, strict=True))
-        self._seen.clear()
+        embeddings, mos = self.embeddings.compute(), self.mos.compute()
+        self.embeddings.reset()
+        self.mos.reset()
         good = embeddings[mos >= torch.quantile(mos, 0.9)].mean(dim=0)
         nearness = -torch.linalg.vector_norm(embeddings - good, dim=1)
-        self.log("valid/pcc", torch.corrcoef(torch.stack([nearness, mos]))[0, 1], prog_bar=True, sync_dist=True)
+        self.log("valid/pcc", torch.corrcoef(torch.stack([nearness, mos]))[0, 1], prog_bar=True)

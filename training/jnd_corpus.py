@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import multiprocessing
 import os
 import shutil
@@ -29,6 +28,7 @@ from tqdm import tqdm
 from training.data.corpus import SAMPLE_RATE
 from training.data.jnd_pairs import MANIFEST, WINDOW_DB, JndPairs, draw_snrs, read_manifest
 from training.data.readers import open_corpus
+from training.logs import keep_facts
 
 COLUMNS = ["pair", "first", "second", "first_snr_db", "second_snr_db", "talker", "speech", "noise", "seconds"]
 
@@ -50,21 +50,6 @@ def write_shard(shard: int, folder: Path, pairs: JndPairs, seed: int, size: int,
             writer.writerow(row | {"seconds": f"{len(pair.first) / SAMPLE_RATE:.2f}"})
     temporary.rename(final)
     return shard
-
-
-def keep_facts(folder: Path, facts: dict[str, object]) -> None:
-    """Write down what a corpus is made of, or check it against what is written there.
-
-    Raises:
-        ValueError: If the corpus was begun with something else: its pairs would be of two kinds.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    kept = folder / "corpus.json"
-    facts = json.loads(json.dumps(facts))
-    if not kept.exists():
-        kept.write_text(json.dumps(facts, indent=1) + "\n")
-    elif (there := json.loads(kept.read_text())) != facts:
-        raise ValueError(f"{folder} was begun with {there}, not with {facts}: take another folder")
 
 
 def _is_whole(shard: Path, pairs: int) -> bool:
@@ -146,7 +131,7 @@ def main(arguments: list[str] | None = None) -> None:
         speech, noise = (open_corpus(yaml.safe_load(source)) for source in (args.speech, args.noise))
         pairs = JndPairs(speech, noise, tuple(args.seconds))
         names = ("speech", "noise", "seconds", "seed", "shard_pairs")
-        keep_facts(args.folder, {name: getattr(args, name) for name in names})
+        keep_facts(args.folder / "corpus.json", {name: getattr(args, name) for name in names})
         write_corpus(args.folder, pairs, args.pairs, args.seed, args.shard_pairs, args.workers)
     if args.figure:
         if args.folder:

@@ -98,14 +98,14 @@ def write_report(out: Path, judgements: Sequence[Judgement], table: pd.DataFrame
     shares = [f"{share:.2%} ± {error:.2%}" for share, error in zip(within.values(), half, strict=True)]
     deltas = generated["delta_snr_db"].to_numpy()
     snr_db = SPEECH_LEVEL_DB - jnd.NOISE_RMS_DB - 20 * np.log10(humans["low"])
-    alike = humans[snr_db.between(SNR_RANGE_DB[0], SNR_RANGE_DB[1] + WINDOW_DB)]
+    alike = humans[snr_db.between(*SNR_RANGE_DB)]
     expected = []
     grid_db = np.arange(0, 53, 0.1)
     threshold_db = grid_db[np.argmax(jnd.human_share_different(humans, grid_db) >= 0.5)]
     absent = sorted(set(humans["noise"]) - set(table["noise"]))
     without = f"no recording of {', '.join(absent)}; ".replace("_", " ") if absent else ""
-    levels = " and ".join(f"{level:g}" for level in sorted(alike["low"].unique()))
-    for name, part in {"all": humans, f"of about the SNR of training pairs (levels {levels})": alike}.items():
+    levels = ", ".join(f"{level:g}" for level in sorted(alike["low"].unique()))
+    for name, part in {"all": humans, f"of about the SNR of training pairs (level {levels})": alike}.items():
         heard, inside = jnd.human_share_different(part, deltas), part["delta_snr_db"].between(0, WINDOW_DB, "right")
         row: dict[str, object] = {"judged pairs": name, "0–6 dB": int(inside.sum())}
         row |= {"judged different": part[inside]["different"].mean(), "expected of generated pairs": heard.mean()}

@@ -1,7 +1,8 @@
-"""The table of what a run has logged, whole also if the run was interrupted."""
+"""What runs write down: the table of their logs, whole also if interrupted, and what written data are made of."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -32,3 +33,17 @@ def read_log(run: Path) -> pd.DataFrame:
         later = pd.read_csv(path)
         table = pd.concat([table[table["step"] < later["step"].min()], later], ignore_index=True)
     return table
+
+
+def keep_facts(kept: Path, facts: dict[str, object]) -> None:
+    """Write down, in the folder of a corpus or a set, what it is made of, or check it against what is written there.
+
+    Raises:
+        ValueError: If it was begun with something else: its clips would be of two kinds.
+    """
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    facts = json.loads(json.dumps(facts))
+    if not kept.exists():
+        kept.write_text(json.dumps(facts, indent=1) + "\n")
+    elif (there := json.loads(kept.read_text())) != facts:
+        raise ValueError(f"{kept.parent} was begun with {there}, not with {facts}: take another folder")

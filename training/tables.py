@@ -5,8 +5,8 @@
 
 {no pretraining, JND pretraining, JND pretraining with projection head} x encoders x seeds x amounts of labelled
 data. Each run is fine-tuned for the same number of steps; its checkpoint is chosen by PCC on one half of the
-validation set and evaluated on the other half and on every human-rated set. A row for each run and set
-is appended to `<out>.csv` as soon as it is there; a run that has its rows is not done again, so the command can
+validation set (`--valid-clips` of it) and evaluated on the other half and on every human-rated set. A row for each run
+and set is appended to `<out>.csv` as soon as it is there; a run that has its rows is not done again, so the command can
 be interrupted. `<out>.md` and plots are made from all rows (`--report-only`: from those that are there).
 
 Rated clips are sets of `training.build_set`, speech and noise are folders; or they come from published corpora, as in a
@@ -180,6 +180,7 @@ def settings(args: argparse.Namespace) -> str:
     more += f"; reported on {args.report_clips} of the held-out clips" if args.report_clips else ""
     return (
         f"{args.steps} steps of 8 clips{excerpts} of {_said(args.train)}, {args.precision}; "
+        f"the best of {args.validations} checkpoints by {args.valid_clips or 'all'} clips; "
         f"pretraining of at most {args.pretrain_epochs} x {args.pretrain_pairs} pairs of {args.pair_seconds:g} s{more}"
     )
 
@@ -193,11 +194,12 @@ def _said(source: Source) -> str:
     return str(yaml.safe_dump(dict(source), default_flow_style=True, sort_keys=False, width=1000)).strip()
 
 
-def finished_cells(table: Path, common: str) -> set[Cell]:
+def finished_cells(table: Path, common: str, sets: set[str]) -> set[Cell]:
     """Runs that have their rows.
 
     Raises:
-        ValueError: If they were made with other settings: means would be over two kinds of runs.
+        ValueError: If they were made with other settings, or evaluated on other sets: means would be over two kinds of
+            runs, or there would be none.
     """
     if not table.exists():
         return set()
@@ -206,22 +208,25 @@ def finished_cells(table: Path, common: str) -> set[Cell]:
     others = {row["settings"] for row in rows} - {common}
     if others:
         raise ValueError(f"{table} has runs of other settings ({'; '.join(others)}), not {common}: take another --out")
+    if rows and {row["set"] for row in rows} != sets:
+        raise ValueError(f"{table} has rows of other sets than {', '.join(sorted(sets))}: take another --out")
     return {Cell(row["encoder"], row["pretraining"], int(row["clips"]), int(row["seed"])) for row in rows}
 
 
 def run_grid(args: argparse.Namespace) -> None:
     """Do what is missing of the grid, smallest amounts of data first, and append its rows to the CSV file."""
     table = args.out.with_suffix(".csv")
-    there = finished_cells(table, settings(args))
+    sets = {args.valid["layout"], *(Path(folder).name for folder in args.human)}
+    there = finished_cells(table, settings(args), sets)
     grid = itertools.product(args.seeds, args.clips, args.encoders, PRETRAINING)
     cells = [Cell(encoder, how, clips, seed) for seed, clips, encoder, how in grid]
     cells = [cell for cell in cells if cell not in there]
-    sets = evaluation_sets(args) if cells else {}
+    rated_sets = evaluation_sets(args) if cells else {}
     for number, cell in enumerate(cells, 1):
         print(f"{number} of {len(cells)}: {cell.name}")
         start = time.monotonic()
         model = read_model(finetune(cell, args)).to(resolve_device("cpu" if args.accelerator == "cpu" else "auto"))
-        agreement = {name: evaluate(model, rated, args.precision) for name, rated in sets.items()}
+        agreement = {name: evaluate(model, rated, args.precision) for name, rated in rated_sets.items()}
         common = asdict(cell) | {"seconds": f"{time.monotonic() - start:.0f}", "settings": settings(args)}
         log = read_log(args.runs / cell.name).dropna(subset=["valid/rmse"])
         append_rows(learning_table(args.out), [asdict(cell) | row for row in log[LEARNING].round(4).to_dict("records")])

@@ -46,6 +46,8 @@ TASKS: dict[str, tuple[type[lightning.LightningModule], type[lightning.Lightning
 SECTIONS = {"task", "seed", "data", "module", "trainer", "start", "average"}
 """What a recipe may have."""
 
+RECIPE_NAME = "recipe.yaml"
+"""The recipe of a run, in its folder."""
 SAVE_EVERY_STEPS = 200
 """How often `last.ckpt` is written, besides validations and the ends of epochs."""
 
@@ -122,22 +124,34 @@ def keep_recipe(recipe: dict[str, Any], out: Path) -> None:
     Raises:
         ValueError: If there is a checkpoint that another recipe made, as the result would be neither's.
     """
-    kept, text = out / "recipe.yaml", yaml.safe_dump(recipe, sort_keys=False)
-    recipe = yaml.safe_load(text)  # tuples are lists there
-    if kept.exists() and (out / "last.ckpt").exists():
-        there = yaml.safe_load(kept.read_text())
-        other = sorted(key for key in {*there, *recipe} - {"trainer"} if there.get(key) != recipe.get(key))
-        if other:
-            raise ValueError(f"{out} holds a run of another recipe ({', '.join(other)} differ): take another folder")
+    if (out / RECIPE_NAME).exists() and (out / "last.ckpt").exists():
+        check_recipe(recipe, out)
     out.mkdir(parents=True, exist_ok=True)
-    kept.write_text(text)
+    (out / RECIPE_NAME).write_text(yaml.safe_dump(recipe, sort_keys=False))
+
+
+def check_recipe(recipe: dict[str, Any], out: Path, trainer: tuple[str, ...] = ()) -> None:
+    """Check a recipe against that of the run in a folder; of the section `trainer`, only some entries.
+
+    Raises:
+        ValueError: If they differ.
+    """
+    asked, there = yaml.safe_load(yaml.safe_dump(recipe)), yaml.safe_load((out / RECIPE_NAME).read_text())
+    for content in (asked, there):  # from a dump, as tuples are lists there
+        content |= {f"trainer.{name}": content["trainer"].get(name) for name in trainer}
+    if other := sorted(key for key in {*there, *asked} - {"trainer"} if there.get(key) != asked.get(key)):
+        raise ValueError(f"{out} holds a run of another recipe ({', '.join(other)} differ): take another folder")
 
 
 def train_once(recipe: dict[str, Any], out: Path) -> Path:
-    """Train unless it has been done to the end, for stages that others build on; returns the best checkpoint."""
+    """Train unless it has been done to the end, for stages that others build on; returns the best checkpoint.
+
+    Raises:
+        ValueError: If what has been done is of another recipe, or length.
+    """
     done = out / "done"
     if done.exists():
-        keep_recipe(recipe, out)
+        check_recipe(recipe, out, trainer=("max_epochs", "max_steps", "precision"))
     else:
         train(recipe, out)
         done.touch()

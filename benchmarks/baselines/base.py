@@ -10,8 +10,10 @@ Conventions:
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 import shutil
+import sys
 import urllib.request
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError
@@ -50,6 +52,7 @@ class Baseline:
         takes_files: Whether it reads files itself, by `score_path`.
         devices: Where it can compute.
         files: Weights outside of the package; they are part of the version.
+        modules: Others than its own whose code makes its scores.
     """
 
     name: str
@@ -61,6 +64,7 @@ class Baseline:
     takes_files: bool = False
     devices: tuple[str, ...] = ("cpu",)
     files: tuple[Path, ...] = ()
+    modules: tuple[str, ...] = ()
 
     def load(self, device: str = "cpu") -> None:
         """Load the model; called once, before anything is scored.
@@ -111,8 +115,20 @@ class Baseline:
         own = type(self)
         helpers = [part for name, part in vars(own).items() if callable(part) and not hasattr(Baseline, name)]
         code = [_code(part) for part in (own.load, own.score, own.score_path, read_mono, fit_rate, *helpers)]
+        adapters = {part.__module__ for part in own.__mro__ if issubclass(part, Baseline) and part is not Baseline}
+        code += [_module_code(name) for name in sorted(adapters | set(self.modules))]
         facts = (self.name, self.version, self.sample_rate, self.takes_files, self.full_reference)
         return hashlib.sha256(f"{facts} {code}".encode()).hexdigest()[:16]
+
+
+def _module_code(name: str) -> list[Any]:
+    """Functions, methods and constants of a module."""
+    own = [part for part in vars(sys.modules[name]).items() if not part[0].startswith("__")]
+    classes = [part for _, part in own if inspect.isclass(part) and part.__module__ == name]
+    methods = [part for place in classes for part in vars(place).items()]
+    constants = [part for part in own if isinstance(part[1], (bool, int, float, str))]
+    functions = [part for part in own + methods if inspect.isfunction(part[1]) and part[1].__module__ == name]
+    return [*constants, *((title, _code(function)) for title, function in functions)]
 
 
 def _code(function: Any) -> list[Any]:

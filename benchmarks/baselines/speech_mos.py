@@ -26,7 +26,8 @@ class _SpeechMos(Baseline):
 
     def score(self, audio: Array, sample_rate: int, reference: Array | None = None) -> Any:
         """Score of one clip (PLCMOS draws its listeners at random, so its scores vary a little)."""
-        return self._run(audio, sample_rate)[self.key]
+        # resampling overshoots full scale, beyond which the package refuses arrays (but not files)
+        return self._run(np.clip(audio, -1, 1), sample_rate)[self.key]
 
 
 class DnsmosP808(_SpeechMos):

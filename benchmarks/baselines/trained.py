@@ -56,6 +56,7 @@ class ScoreqStyleNmr(_Trained):
     sample_rate = 16000
     takes_files = False
     needs = (*_Trained.needs, NONMATCHING_NAME)
+    modules = (NonMatching.__module__,)
 
     def load(self, device: str = "cpu") -> None:
         """Load encoder, projection and the embedding of clean speech."""

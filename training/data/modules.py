@@ -258,6 +258,8 @@ class RatedData(lightning.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Find the clips; they are read when they are first needed."""
         train, valid = open_train_and_valid(*self.sources)
+        if self.limits[0] > len(train):
+            raise ValueError(f"`limit` is {self.limits[0]}, but there are {len(train)} clips in {self.sources[0]}")
         chosen = np.random.default_rng(self.seed).permutation(len(train))[: self.limits[0] or None]
         self.train_set = RatedSet([train[i] for i in sorted(chosen)], self.crop_seconds)
         self.valid_set = RatedSet(valid[: self.limits[1] or None])
