@@ -26,7 +26,7 @@ from training.losses import nt_xent
 from training.pretrain import Pretraining
 from training.projection import NonMatching, projection_head
 from training.regression import Regression
-from training.train import TASKS, read_recipe, train, train_once
+from training.train import TASKS, read_recipe, train
 
 RECIPES = ROOT / "training" / "recipes"
 pytestmark = [
@@ -217,17 +217,6 @@ def test_two_processes_measure_on_the_clips_of_both(rated, corpora, tmp_path):
     assert read_log(out)["valid/pcc"].dropna().item() == pytest.approx(alone["valid/pcc"], abs=1e-4)
 
 
-def test_a_finished_stage_is_not_taken_for_a_longer_one(rated, corpora, tmp_path):
-    recipe = recipe_for("jsqa_finetune", "spectrogram", rated, corpora, max_epochs=1)
-    best = train_once(recipe, tmp_path)
-    kept, before = tmp_path / "recipe.yaml", best.read_bytes()
-    assert train_once(recipe | {"trainer": recipe["trainer"] | {"enable_model_summary": True}}, tmp_path) == best
-    with pytest.raises(ValueError, match=r"\(trainer.max_epochs differ\)"):
-        train_once(recipe | {"trainer": recipe["trainer"] | {"max_epochs": 4}}, tmp_path)
-    assert yaml.safe_load(kept.read_text()) == recipe
-    assert best.read_bytes() == before
-
-
 def test_there_cannot_be_more_clips_than_there_are(rated):
-    with pytest.raises(ValueError, match="`limit` is 13, but there are 12 clips"):
+    with pytest.raises(ValueError, match="`limit` is 13, but there are 12 training clips"):
         RatedData(rated, rated, limit=13).setup("fit")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+import yaml
 from conftest import needs_training, recipe_for, weights
 
 needs_training()
 
 from training.finetune import FineTuning
-from training.train import TASKS, train
+from training.train import TASKS, train, train_once
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 
@@ -94,3 +95,14 @@ def test_a_run_interrupted_about_a_validation_chooses_the_same_weights(
 
 def falling_quality(self, batch, batch_index):
     self.log("valid/pcc", torch.tensor(-float(self.global_step)))
+
+
+def test_a_finished_stage_is_not_taken_for_a_longer_one(rated, corpora, tmp_path):
+    recipe = recipe_for("jsqa_finetune", "spectrogram", rated, corpora, max_epochs=1)
+    best = train_once(recipe, tmp_path)
+    kept, before = tmp_path / "recipe.yaml", best.read_bytes()
+    assert train_once(recipe | {"trainer": recipe["trainer"] | {"enable_model_summary": True}}, tmp_path) == best
+    with pytest.raises(ValueError, match=r"\(trainer.max_epochs differ\)"):
+        train_once(recipe | {"trainer": recipe["trainer"] | {"max_epochs": 4}}, tmp_path)
+    assert yaml.safe_load(kept.read_text()) == recipe
+    assert best.read_bytes() == before

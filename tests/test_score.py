@@ -263,14 +263,6 @@ def test_the_default_model_says_where_quality_is_lost(speech, noisy):
     assert score(speech * 0.02, 16000, return_details=True).dimensions.loudness < clean.loudness - 0.2
 
 
-def test_older_weights_can_score(speech):
-    old = load_model("default", revision="2026.11")
-    assert score(speech, 16000, revision="2026.11") == score(speech, 16000, model=old) != score(speech, 16000)
-    for wrong in ({"revision": "1999"}, {"revision": 2026.11}, {"revision": "2026.11", "model": old}):
-        with pytest.raises(ValueError, match="revision"):
-            score(speech, 16000, **wrong)
-
-
 def test_a_loaded_model_can_be_passed(speech):
     assert score(speech, RATE, model=load_model()) == score(speech, RATE)
     with pytest.raises(ValueError, match="training mode"):

@@ -190,3 +190,11 @@ def test_missing_files_say_what_is_missing(folder):
         load_model(folder)
     with pytest.raises(FileNotFoundError):
         JSQAModel.from_pretrained(folder)
+
+
+def test_older_weights_can_score(speech):
+    old = load_model("default", revision="2026.11")
+    assert score(speech, 16000, revision="2026.11") == score(speech, 16000, model=old) != score(speech, 16000)
+    for wrong in ({"revision": "1999"}, {"revision": 2026.11}, {"revision": "2026.11", "model": old}):
+        with pytest.raises(ValueError, match="revision"):
+            score(speech, 16000, **wrong)

@@ -83,6 +83,16 @@ def collate_cropped(items: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor,
     return collate([(signal[i : i + shortest], target) for i, (signal, target) in zip(starts, items, strict=True)])
 
 
+def check_limit(limit: int, clips: int) -> None:
+    """Check that there are as many clips as are asked for.
+
+    Raises:
+        ValueError: If there are fewer: what is reported of the run would be of another amount of data.
+    """
+    if limit > clips:
+        raise ValueError(f"`limit` is {limit}, but there are {clips} training clips")
+
+
 class LabelledData(lightning.LightningDataModule):
     """A training and a validation set, both scaled by the training set's calibration.
 
@@ -127,6 +137,7 @@ class LabelledData(lightning.LightningDataModule):
         """Read both sets."""
         train, valid = ([clip for folder in folders for clip in read_set(folder)] for folders in self.folders)
         if self.limit:
+            check_limit(self.limit, len(train))
             train = [train[i] for i in np.random.default_rng(0).permutation(len(train))[: self.limit]]
         calibration = Calibration.fit(train, self.by_damage, self.by_reference)
         self.train_set = LabelledSet(train, calibration, self.sample_rate, gain_db=self.gain_db)

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from training.data.corpus import SAMPLE_RATE, Corpus, Entry, Signal, active_rms, read_audio, until_active
 from training.data.jnd_pairs import DrawnPairs, JndPairs, WrittenPairs, collate_pairs
-from training.data.labelled import collate, collate_cropped
+from training.data.labelled import check_limit, collate, collate_cropped
 from training.data.labels import Calibration, read_set
 from training.data.loading import training_loader
 from training.data.readers import RatedClip, open_corpus, open_rated
@@ -258,8 +258,7 @@ class RatedData(lightning.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Find the clips; they are read when they are first needed."""
         train, valid = open_train_and_valid(*self.sources)
-        if self.limits[0] > len(train):
-            raise ValueError(f"`limit` is {self.limits[0]}, but there are {len(train)} clips in {self.sources[0]}")
+        check_limit(self.limits[0], len(train))
         chosen = np.random.default_rng(self.seed).permutation(len(train))[: self.limits[0] or None]
         self.train_set = RatedSet([train[i] for i in sorted(chosen)], self.crop_seconds)
         self.valid_set = RatedSet(valid[: self.limits[1] or None])
