@@ -38,6 +38,10 @@ mos = jsqa_metric.score(numpy.random.default_rng(0).standard_normal(16000) * 0.1
 assert (torch.random.get_rng_state() == state).all(), "the seed was used"
 assert 1 <= mos <= 5
 assert "torch._dynamo" not in sys.modules, "the compiler was loaded, which takes a second"
+assert "torchmetrics" not in sys.modules, "torchmetrics was loaded, which takes as long as torch"
+assert set(jsqa_metric.__all__) <= set(dir(jsqa_metric))
+from jsqa_metric import JSQAMetric
+assert JSQAMetric is jsqa_metric.metric.JSQAMetric
 """
 
 
