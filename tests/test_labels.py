@@ -86,6 +86,25 @@ def test_the_damage_is_judged_and_not_the_talker():
     assert np.ptp(as_they_are, axis=0).max() > 0.2
 
 
+def test_a_recording_counts_as_much_as_is_asked():
+    liked = (3.8, 4.2, 4.6)
+    talkers = [clip(name, (*values[:2], 1 + (values[2] - 1) * (own - 1) / 3.6, values[3]), reference=own)
+               for own in liked for name, values in LABELS.items()]  # fmt: skip
+
+    def mos(recording: float) -> np.ndarray:
+        return Calibration.fit(talkers, recording=recording).targets(talkers)[:, 0].reshape(3, 3) - 1
+
+    share = (np.array(liked) - 1) / (np.mean(liked) - 1)
+    expected = mos(0) * np.sqrt(share)[:, None]  # as much of each clip's MOS, whatever was done to it
+    assert mos(0.5) == pytest.approx(np.clip(expected, 0, 4), abs=1e-3)
+    unknown = [clip(name, values) for name, values in LABELS.items()]
+    known = Calibration.fit(talkers, recording=0.5)
+    assert known.targets(unknown)[:, 0] == pytest.approx(Calibration.fit(talkers).targets(unknown)[:, 0])
+    for settings in ({"recording": 1.1}, {"recording": 0.5, "by_reference": False}):
+        with pytest.raises(ValueError, match="`recording` must be from 0 to 1"):
+            Calibration.fit(talkers, **settings)
+
+
 def test_bandwidth_and_level_that_no_teacher_hears_are_in_the_target(calibration):
     clean = LABELS["clean"]
     bands = [calibration.targets([clip("clean", clean, hz)])[0, 0] for hz in (8000, 12000, 20000)]

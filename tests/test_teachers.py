@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import needs_training
 
 needs_training()
 
-from training import teachers_report
+from training import recordings_report, teachers_report
 from training.data import codecs, speech_codecs
+from training.data.labels import LabelledClip
 from training.teachers import ALL_LABELS, CODEC_TEACHERS, REFERENCE_LABEL, TEACHERS, Teachers
 from training.warpq import warpq
 
@@ -61,3 +63,24 @@ def test_the_report_of_teachers_on_real_speech(folders, tmp_path, monkeypatch, c
     assert "2 talkers through each of 3 settings" in capsys.readouterr().out
     rows = [line.split("|") for line in (tmp_path / "report.md").read_text().splitlines() if line.startswith("| warpq")]
     assert float(rows[0][3]) > 0.9
+
+
+def test_what_other_judges_share_of_an_opinion_of_recordings():
+    rng = np.random.default_rng(1)
+    distill = rng.normal(4, 0.3, 400)
+    labels = pd.DataFrame({"distillmos": distill, "dnsmos_p808": 3 + 0.25 * distill, "plcmos": rng.normal(4, 0.3, 400)})
+    table = recordings_report.agreement(labels, {"dnsmos_p808": 2.0, "plcmos": 1.0}, seed=1).set_index("judge")
+    assert table["share given back"].tolist() == [pytest.approx(0.5), pytest.approx(0, abs=0.1)]
+    assert table["pcc"].tolist() == [pytest.approx(1), pytest.approx(0, abs=0.1)]
+
+
+def test_the_report_of_recordings_on_real_speech(folders, tmp_path, monkeypatch, capsys):
+    clips = [LabelledClip(None, "noise", (2, 1, mos, 3 + mos / 4), 8000, -26) for mos in (1, 2, 3)]
+    monkeypatch.setattr(recordings_report, "read_set", lambda folder: clips)
+    arguments = ["--speech", *map(str, folders["speech"]), "--labelled", "set", "--out", str(tmp_path / "report")]
+    recordings_report.main([*arguments, "--talkers", "2"])
+    labels = pd.read_csv(tmp_path / "report.csv")
+    assert ((labels[["distillmos", *recordings_report.OTHERS]] > 3) & (labels.iloc[:, 1:] < 5)).all(axis=None)
+    recordings_report.main([*arguments, "--talkers", "2"])  # asks nobody again
+    assert pd.read_csv(tmp_path / "report.csv").equals(labels)
+    assert "are multiplied by 4.00" in capsys.readouterr().out

@@ -154,13 +154,13 @@ def test_warped_frequencies_are_those_of_another_vocal_tract(speech, monkeypatch
     assert (back - spectrum(speech)).mean().abs() < 0.2 / 25  # dB
 
 
-def recipe(folder, *changes):
+def recipe(folder, *changes, name="default"):
     small = [
         f"data.train=[{folder}]", f"data.valid=[{folder}]", "data.batch_size=4", "trainer.max_epochs=2",
         "trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "trainer.enable_model_summary=false",
         "trainer.log_every_n_steps=1",
     ]  # fmt: skip
-    return train.read_recipe("training/recipes/default.yaml", [*small, *changes])
+    return train.read_recipe(f"training/recipes/{name}.yaml", [*small, *changes])
 
 
 def test_train_publish_and_score(labelled_set, tmp_path, speech):
@@ -195,6 +195,20 @@ def test_a_run_starts_from_all_weights_of_another_and_keeps_their_mean(labelled_
     assert any(not torch.equal(mean[name], last[name]) for name in mean)
     with pytest.raises(ValueError, match="holds another model"):
         train.train(recipe(labelled_set[0], f"start={first}", "module.model.width=8"), tmp_path / "fourth")
+
+
+def test_a_run_goes_on_from_published_weights_and_the_mean_of_both_is_published(labelled_set, tmp_path):
+    sixth = recipe(labelled_set[0], "trainer.max_epochs=1", name="default_sixth")
+    best = train.train(sixth, tmp_path / "run")
+    before = load_model(**sixth["start"])
+    write_folder(before, tmp_path / "before")
+    publish.main([str(best), str(tmp_path / "model"), "--revision", "test", "--mean-with", str(tmp_path / "before")])
+    first, second = (dict(model.named_parameters()) for model in (before, read_model(best)))
+    assert 1e-5 < max((second[k] - v).abs().max() for k, v in first.items()) < 0.1  # trained, but not from chance
+    expected = {name: (value.double() + second[name]) / 2 for name, value in first.items()}
+    torch.testing.assert_close(dict(load_model(tmp_path / "model").named_parameters()), expected, check_dtype=False)
+    with pytest.raises(ValueError, match="another model"):
+        publish.take_mean(JSQAModel(ModelConfig(width=8)), before)
 
 
 def test_a_model_is_held_against_the_simulated_labels(labelled_set, tmp_path, monkeypatch):

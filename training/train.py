@@ -2,12 +2,12 @@
 
     python -m training.train training/recipes/default.yaml --out runs/default [--set data.limit=2000 ...]
 
-The recipe's `task` says what is trained (see `TASKS`). `start` names a checkpoint of the same kind of model, with all
-the weights of which to begin; with `average`, a decay, a running mean of the weights over the steps is validated and
-kept (EMA). Checkpoints, CSV and TensorBoard logs go to the output folder. `last.ckpt` there is resumed if the
-command is run again, with the same result as if nothing had come between; `best.ckpt` is the one that the task's own
-rule chooses (the highest correlation on the validation set; for pretraining, the first epoch after which the loss
-stopped falling), or the last weights where nothing chooses.
+The recipe's `task` says what is trained (see `TASKS`). `start` is a checkpoint, or a name and a revision for
+`load_model`, of the same kind of model, with all the weights of which to begin; with `average`, a decay, a running mean
+of the weights over the steps is validated and kept (EMA). Checkpoints, CSV and TensorBoard logs go to the output
+folder. `last.ckpt` there is resumed if the command is run again, with the same result as if nothing had come between;
+`best.ckpt` is the one that the task's own rule chooses (the highest correlation on the validation set; for
+pretraining, the first epoch after which the loss stopped falling), or the last weights where nothing chooses.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import yaml
 from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from jsqa_metric import load_model
 from training.checkpoints import KeepLast, read_model
 from training.data.labelled import LabelledData
 from training.data.loading import SeedSteps
@@ -98,8 +99,10 @@ def train(recipe: dict[str, Any], out: Path) -> Path:
     if recipe.get("start") and not hasattr(module, "model"):
         raise ValueError(f"`start` is for tasks with a model, not for {task}")
     if recipe.get("start") and not resume.exists():
-        other = read_model(recipe["start"])
-        changed: dict[str, Any] = {"floor_db": 0, "dropout": 0.0}  # no weight depends on their values
+        start = recipe["start"]
+        other = load_model(**start) if isinstance(start, dict) else read_model(start)
+        # no weight depends on their values
+        changed: dict[str, Any] = {"floor_db": 0, "dropout": 0.0, "window_seconds": 12.0, "revision": ""}
         if replace(other.config, **changed) != replace(module.model.config, **changed):
             raise ValueError(f"{recipe['start']} holds another model, {other.config}, than the recipe's")
         module.model.load_state_dict(other.state_dict())

@@ -104,6 +104,7 @@ class LabelledData(lightning.LightningDataModule):
         limit: Use only so many training clips, from all sets (0: all), for experiments.
         by_damage: See `Calibration.fit`.
         by_reference: See `Calibration.fit`.
+        recording: See `Calibration.fit`.
         gain_db: See `LabelledSet`; for training only.
         whole: Batches are of clips of like length, so that little is cropped; otherwise each is cropped to
             the shortest of those that chance brought together.
@@ -119,18 +120,15 @@ class LabelledData(lightning.LightningDataModule):
         limit: int = 0,
         by_damage: bool = True,
         by_reference: bool = True,
+        recording: float = 0.0,
         gain_db: float = 0.0,
         whole: bool = False,
         seed: int = 1,
     ) -> None:
         super().__init__()
         self.gain_db, self.whole = gain_db, whole
-        self.folders, self.sample_rate, self.by_damage, self.by_reference = (
-            (train, valid),
-            sample_rate,
-            by_damage,
-            by_reference,
-        )
+        self.folders, self.sample_rate = (train, valid), sample_rate
+        self.calibration = {"by_damage": by_damage, "by_reference": by_reference, "recording": recording}
         self.batch_size, self.limit, self.seed = batch_size, limit, seed
 
     def setup(self, stage: str) -> None:
@@ -139,7 +137,7 @@ class LabelledData(lightning.LightningDataModule):
         if self.limit:
             check_limit(self.limit, len(train))
             train = [train[i] for i in np.random.default_rng(0).permutation(len(train))[: self.limit]]
-        calibration = Calibration.fit(train, self.by_damage, self.by_reference)
+        calibration = Calibration.fit(train, **self.calibration)
         self.train_set = LabelledSet(train, calibration, self.sample_rate, gain_db=self.gain_db)
         self.valid_set = LabelledSet(valid, calibration, self.sample_rate)
 

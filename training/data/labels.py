@@ -84,13 +84,17 @@ REFERENCE_SCALES = (0.8, 1.5)
 """How far Distill-MOS's opinion of the reference may scale that of the damaged clip."""
 
 
+def reference_scale(own: NDArray[np.float64], mean: float) -> NDArray[np.float64]:
+    """How far references on average are above Distill-MOS's opinion of each clip's own: 1 where that is NaN."""
+    return np.nan_to_num(np.clip((mean - 1) / (own - 1), *REFERENCE_SCALES), nan=1.0)
+
+
 def relative_to_reference(labels: NDArray[np.float64], own: NDArray[np.float64], mean: float) -> NDArray[np.float64]:
     """Distill-MOS's labels, stretched from what it says of each clip's reference to what references have on average.
 
     Where the reference's label is NaN, a clip's label stays as it is.
     """
-    scale = np.nan_to_num(np.clip((mean - 1) / (own - 1), *REFERENCE_SCALES), nan=1.0)
-    return 1 + (labels - 1) * scale
+    return 1 + (labels - 1) * reference_scale(own, mean)
 
 
 @dataclass(frozen=True)
@@ -168,7 +172,8 @@ class Calibration:
     is at 1. Distill-MOS counts relative to what it says of the clean reference: the damage is judged, not the talker.
     For resynthesised speech it is the mean of Distill-MOS and `CODEC_TEACHERS`, which are brought to the scale of the
     mixture by the mean and spread that both have on `ANCHORS` (`codec_lines`: slope and offset of each).
-    Bandwidth and level then scale the distance from 1.
+    Bandwidth and level then scale the distance from 1, and so does the recording: nobody hears the reference, and
+    `recording` is how much of what Distill-MOS holds for or against it counts, from 0 to 1.
     """
 
     mean: tuple[float, ...]
@@ -178,16 +183,25 @@ class Calibration:
     worst: float
     by_damage: bool = True
     codec_lines: tuple[tuple[float, float], ...] = ()
+    recording: float = 0.0
 
     @classmethod
-    def fit(cls, clips: Sequence[LabelledClip], by_damage: bool = True, by_reference: bool = True) -> Calibration:
+    def fit(
+        cls, clips: Sequence[LabelledClip], by_damage: bool = True, by_reference: bool = True, recording: float = 0.0
+    ) -> Calibration:
         """Fit to a training set.
 
         Args:
             clips: The set.
             by_damage: Weight the teachers by the damage; otherwise PESQ and Distill-MOS have equal weights everywhere.
             by_reference: Take Distill-MOS relative to its label of the reference, where that is known.
+            recording: How much of that label then counts for all of the MOS (0: damage alone).
+
+        Raises:
+            ValueError: If `recording` is not from 0 to 1, or wanted without `by_reference`.
         """
+        if not 0 <= recording <= by_reference:
+            raise ValueError(f"`recording` must be from 0 to 1, and 0 without `by_reference`, got {recording!r}")
         labels = np.array([c.labels for c in clips])
         references = np.array([c.reference for c in clips])
         known = by_reference and not np.isnan(references).all()
@@ -198,6 +212,7 @@ class Calibration:
             clean=math.nan,
             worst=math.nan,
             by_damage=by_damage,
+            recording=recording,
         )
         fitted = replace(fitted, codec_lines=fitted._codec_lines(clips))
         mixture, _ = fitted._mixture(clips)
@@ -214,7 +229,8 @@ class Calibration:
         """
         mixture, spread = self._mixture(clips)
         unit = (mixture - self.worst) / (self.clean - self.worst)
-        span = (CLEAN_MOS - 1) * np.array([c.share(top_hz) for c in clips])
+        of_recordings = reference_scale(np.array([c.reference for c in clips]), self.reference) ** -self.recording
+        span = (CLEAN_MOS - 1) * np.array([c.share(top_hz) for c in clips]) * of_recordings
         mos = np.clip(1 + unit * span, 1, 5)
         standardised = (np.array([c.labels for c in clips]) - self.mean) / self.std
         dimensions = [self._dimensions(clip, share) for clip, share in zip(clips, unit, strict=True)]
