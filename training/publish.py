@@ -12,14 +12,11 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from jsqa_metric import JSQAModel
 from jsqa_metric.hub import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, read_folder, write_folder
 from training.checkpoints import read_model
 
 
-@torch.no_grad()
 def take_mean(model: JSQAModel, other: JSQAModel) -> None:
     """Set the weights of `model` to the mean of its own and those of `other`.
 
