@@ -100,8 +100,8 @@ def test_a_recording_counts_as_much_as_is_asked():
     unknown = [clip(name, values) for name, values in LABELS.items()]
     known = Calibration.fit(talkers, recording=0.5)
     assert known.targets(unknown)[:, 0] == pytest.approx(Calibration.fit(talkers).targets(unknown)[:, 0])
-    for settings in ({"recording": 1.1}, {"recording": 0.5, "by_reference": False}):
-        with pytest.raises(ValueError, match="`recording` must be from 0 to 1"):
+    for settings in ({"recording": 1.1}, {"recording": 0.5, "by_reference": False}, {"own": -0.1}):
+        with pytest.raises(ValueError, match="`recording` and `own` must be from 0 to 1"):
             Calibration.fit(talkers, **settings)
 
 

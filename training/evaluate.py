@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> None:
     train, clips = ([clip for folder in data[part] for clip in read_set(folder)] for part in ("train", "valid"))
     # the network alone, without the bandwidth that `score` adds to one with a limit
     top_hz = 8000.0 if model.config.limit_hz else model.sample_rate / 2
-    calibration = Calibration.fit(train, recording=data.get("recording", 0.0))
+    calibration = Calibration.fit(train, recording=data.get("recording", 0.0), own=data.get("own", 1.0))
     valid = LabelledSet(clips, calibration, model.sample_rate, top_hz)
     labels = valid.targets.numpy()
     mos, dimensions = predict(model, valid)

@@ -105,6 +105,7 @@ class LabelledData(lightning.LightningDataModule):
         by_damage: See `Calibration.fit`.
         by_reference: See `Calibration.fit`.
         recording: See `Calibration.fit`.
+        own: See `Calibration.fit`.
         gain_db: See `LabelledSet`; for training only.
         whole: Batches are of clips of like length, so that little is cropped; otherwise each is cropped to
             the shortest of those that chance brought together.
@@ -121,6 +122,7 @@ class LabelledData(lightning.LightningDataModule):
         by_damage: bool = True,
         by_reference: bool = True,
         recording: float = 0.0,
+        own: float = 1.0,
         gain_db: float = 0.0,
         whole: bool = False,
         seed: int = 1,
@@ -128,7 +130,8 @@ class LabelledData(lightning.LightningDataModule):
         super().__init__()
         self.gain_db, self.whole = gain_db, whole
         self.folders, self.sample_rate = (train, valid), sample_rate
-        self.calibration = {"by_damage": by_damage, "by_reference": by_reference, "recording": recording}
+        self.calibration: dict[str, Any] = {"by_damage": by_damage, "by_reference": by_reference}
+        self.calibration |= {"recording": recording, "own": own}
         self.batch_size, self.limit, self.seed = batch_size, limit, seed
 
     def setup(self, stage: str) -> None:

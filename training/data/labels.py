@@ -6,8 +6,9 @@ import csv
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from jsqa_metric.bandwidth import bandwidth_share
 from jsqa_metric.level import level_share
 from jsqa_metric.model import DIMENSIONS
 from training.data.corpus import SAMPLE_RATE
+from training.data.expected import Expected
 from training.teachers import CODEC_TEACHERS, REFERENCE_LABEL, TEACHERS
 
 CLEAN_MOS = 4.75
@@ -38,10 +40,9 @@ PESQ_WEIGHTS = {
 }
 """How far PESQ (the rest is Distill-MOS) teaches a kind of damage; half where nothing is said.
 
-From what is known of the two (design notes): PESQ, which knows the reference, is the better judge of added talkers,
-echo and gaps, Distill-MOS of clipping. PESQ compares waveforms, so that resynthesised speech is outside the scope of
-P.862, and reverberation and missing bands cost more there than with listeners.
-"""
+PESQ, which knows the reference, is the better judge of added talkers, echo and gaps, Distill-MOS of clipping (design
+notes). PESQ compares waveforms: resynthesised speech is outside the scope of P.862, and reverberation and missing bands
+cost more there than with listeners."""
 
 DAMAGE_DIMENSIONS: dict[str, tuple[str, ...]] = {
     "noise": ("noisiness",),
@@ -73,6 +74,8 @@ compares waveforms: where there is no other damage, `CODEC_TEACHERS` count as mu
 ANCHORS = frozenset({"codec"})
 """Damage on which PESQ and Distill-MOS set the scale of `CODEC_TEACHERS`: classic codecs."""
 LEAST_ANCHORS = 50
+DRAWN = frozenset({"noise", "reverb", "competing_talker", "suppressor"})
+"""Damage by a recording, of which the parameters say little."""
 UNKNOWN = (math.nan,) * len(CODEC_TEACHERS)
 
 DIMENSION_COLUMNS = slice(1 + len(TEACHERS), 1 + len(TEACHERS) + len(DIMENSIONS))
@@ -90,10 +93,7 @@ def reference_scale(own: NDArray[np.float64], mean: float) -> NDArray[np.float64
 
 
 def relative_to_reference(labels: NDArray[np.float64], own: NDArray[np.float64], mean: float) -> NDArray[np.float64]:
-    """Distill-MOS's labels, stretched from what it says of each clip's reference to what references have on average.
-
-    Where the reference's label is NaN, a clip's label stays as it is.
-    """
+    """Distill-MOS's labels, stretched from what it says of each clip's reference to what references have on average."""
     return 1 + (labels - 1) * reference_scale(own, mean)
 
 
@@ -102,7 +102,7 @@ class LabelledClip:
     """A clip of a set: where it lies, its damage, the teachers' labels, and what no teacher hears (Hz, dBFS).
 
     `reference` is Distill-MOS's label of the clean reference, NaN in sets that were built without; `codec_labels` are
-    those of `CODEC_TEACHERS`, NaN where they do not judge.
+    those of `CODEC_TEACHERS`, NaN where they do not judge. `parameters` are those of the simulation.
     """
 
     path: Path
@@ -112,6 +112,7 @@ class LabelledClip:
     level_db: float
     reference: float = math.nan
     codec_labels: tuple[float, ...] = UNKNOWN
+    parameters: dict[str, Any] = field(default_factory=dict)
 
     @property
     def kinds(self) -> list[str]:
@@ -157,7 +158,8 @@ def read_set(folder: str | Path) -> list[LabelledClip]:
                 # gaps are none of their business: WARP-Q's median passes over them
                 lost = known.get("loss_rate", 0)
                 codec = UNKNOWN if lost else tuple(float(row.get(t, "nan")) for t in CODEC_TEACHERS)
-                clips.append(LabelledClip(index.parent / row["file"], condition, labels, band, level, reference, codec))
+                path = index.parent / row["file"]
+                clips.append(LabelledClip(path, condition, labels, band, level, reference, codec, known))
     if not clips:
         raise FileNotFoundError(f"no labelled shards in {folder}: build a set with `python -m training.build_set`")
     return clips
@@ -174,6 +176,8 @@ class Calibration:
     mixture by the mean and spread that both have on `ANCHORS` (`codec_lines`: slope and offset of each).
     Bandwidth and level then scale the distance from 1, and so does the recording: nobody hears the reference, and
     `recording` is how much of what Distill-MOS holds for or against it counts, from 0 to 1.
+    Teachers err differently with every talker. Where the parameters of the simulation say all about the damage, `own`
+    is how much of a clip's difference from what they lead one to expect counts (1: all of it).
     """
 
     mean: tuple[float, ...]
@@ -184,10 +188,17 @@ class Calibration:
     by_damage: bool = True
     codec_lines: tuple[tuple[float, float], ...] = ()
     recording: float = 0.0
+    own: float = 1.0
+    expected: Expected | None = None
 
     @classmethod
     def fit(
-        cls, clips: Sequence[LabelledClip], by_damage: bool = True, by_reference: bool = True, recording: float = 0.0
+        cls,
+        clips: Sequence[LabelledClip],
+        by_damage: bool = True,
+        by_reference: bool = True,
+        recording: float = 0.0,
+        own: float = 1.0,
     ) -> Calibration:
         """Fit to a training set.
 
@@ -196,12 +207,14 @@ class Calibration:
             by_damage: Weight the teachers by the damage; otherwise PESQ and Distill-MOS have equal weights everywhere.
             by_reference: Take Distill-MOS relative to its label of the reference, where that is known.
             recording: How much of that label then counts for all of the MOS (0: damage alone).
+            own: How much of a clip's difference from what its parameters lead one to expect counts (1: all of it).
 
         Raises:
-            ValueError: If `recording` is not from 0 to 1, or wanted without `by_reference`.
+            ValueError: If `recording` or `own` is not from 0 to 1, or `recording` wanted without `by_reference`.
         """
-        if not 0 <= recording <= by_reference:
-            raise ValueError(f"`recording` must be from 0 to 1, and 0 without `by_reference`, got {recording!r}")
+        if not (0 <= recording <= by_reference and 0 <= own <= 1):
+            asked = f"{recording!r} and {own!r}"
+            raise ValueError(f"`recording` and `own` must be from 0 to 1, the first 0 without `by_reference`: {asked}")
         labels = np.array([c.labels for c in clips])
         references = np.array([c.reference for c in clips])
         known = by_reference and not np.isnan(references).all()
@@ -213,12 +226,15 @@ class Calibration:
             worst=math.nan,
             by_damage=by_damage,
             recording=recording,
+            own=own,
         )
         fitted = replace(fitted, codec_lines=fitted._codec_lines(clips))
-        mixture, _ = fitted._mixture(clips)
+        mixture, _ = fitted.mixture(clips)
         undamaged = mixture[[c.condition == "clean" for c in clips]]
         clean = np.nanmean(undamaged) if undamaged.size else np.nanmax(mixture)  # a tiny set may have none
-        return replace(fitted, clean=float(clean), worst=float(np.nanquantile(mixture, 0.002)))
+        worst = float(np.nanquantile(mixture, 0.002))
+        expected = Expected(clips, mixture) if own < 1 else None
+        return replace(fitted, clean=float(clean), worst=worst, expected=expected)
 
     def targets(self, clips: Sequence[LabelledClip], top_hz: float = math.inf) -> NDArray[np.float32]:
         """`(clips, 2 + teachers + dimensions)`: the MOS for a model that hears up to `top_hz`, then the other tasks.
@@ -227,7 +243,11 @@ class Calibration:
         NaN: of damage in several dimensions, nobody knows which share is whose. The last column is how much the
         teachers of a clip's MOS differ about it, a standard deviation, and NaN where there is one only.
         """
-        mixture, spread = self._mixture(clips)
+        mixture, spread = self.mixture(clips)
+        if self.expected:
+            by_parameters = self.expected(clips)
+            share = np.where([DRAWN.isdisjoint(c.kinds) for c in clips], self.own, 1)
+            mixture = by_parameters + share * (mixture - by_parameters)
         unit = (mixture - self.worst) / (self.clean - self.worst)
         of_recordings = reference_scale(np.array([c.reference for c in clips]), self.reference) ** -self.recording
         span = (CLEAN_MOS - 1) * np.array([c.share(top_hz) for c in clips]) * of_recordings
@@ -249,14 +269,14 @@ class Calibration:
         anchors = [c for c in clips if ANCHORS.issuperset(c.kinds) and not np.isnan(c.codec_labels).any()]
         if not self.by_damage or len(anchors) < LEAST_ANCHORS:
             return ()
-        mixture, _ = self._mixture(anchors)
+        mixture, _ = self.mixture(anchors)
         lines = []
         for label, sign in zip(np.transpose([c.codec_labels for c in anchors]), (-1, 1), strict=True):  # WARP-Q: a cost
             slope = sign * mixture.std() / label.std()
             lines.append((float(slope), float(mixture.mean() - slope * label.mean())))
         return tuple(lines)
 
-    def _mixture(self, clips: Sequence[LabelledClip]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def mixture(self, clips: Sequence[LabelledClip]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The teachers' mean, weighted by the damage, and their standard deviation about it, both standardised."""
         labels = np.array([c.labels for c in clips])
         own = np.array([c.reference for c in clips])

@@ -1,0 +1,98 @@
+"""What the parameters of the simulation lead one to expect of a label."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import needs_training
+
+needs_training()
+
+from training import parameters_report
+from training.data.expected import Expected
+from training.data.labels import Calibration, LabelledClip
+
+CLIPS = 400
+
+
+def clips(kind: str, folder: str, seed: int) -> tuple[list[LabelledClip], np.ndarray, np.ndarray]:
+    """Clips whose labels are a matter of their bit rate and codec, and of chance; what is due to each."""
+    rng = np.random.default_rng(seed)
+    rates, codecs, chance = rng.integers(1, 9, CLIPS), rng.integers(0, 2, CLIPS), rng.normal(0, 0.3, CLIPS)
+    due = 1 + 0.25 * rates + 0.75 * codecs
+    made = []
+    for i in range(CLIPS):
+        label = due[i] + chance[i]
+        parameters = {"bit_rate": 1000.0 * rates[i], "codec": ("opus", "mp3")[codecs[i]]}
+        path = Path(folder) / "00000" / f"{i:07d}.flac"
+        made.append(LabelledClip(path, kind, (label, label / 5, label, label), 8000, -26, parameters=parameters))
+    return made, due, chance
+
+
+def test_what_is_expected_is_what_the_parameters_say():
+    train, due, chance = clips("codec", "train", 1)
+    expected = Expected(train, due + chance)
+    assert np.abs(expected(train) - due).mean() < 0.12  # of 0.3 by chance
+    assert abs(np.corrcoef(expected(train) - due, chance)[0, 1]) < 0.25
+    other, due, _ = clips("codec", "valid", 2)
+    other[0] = replace(other[0], parameters=other[0].parameters | {"codec": "new", "never": "seen"})
+    assert np.abs(expected(other) - due)[1:].mean() < 0.12
+
+
+def test_no_clip_has_a_part_in_what_is_expected_of_it():
+    train, due, chance = clips("codec", "train", 1)
+    before = Expected(train, due + chance)(train)
+    labels = due + chance
+    labels[7] += 50
+    after = Expected(train, labels)(train)
+    assert after[7] == before[7]
+    assert np.abs(after - before).max() > 1
+
+
+@pytest.mark.parametrize(("kind", "kept"), [("codec", 0.5), ("codec+noise", 1.0), ("noise", 1.0)])
+def test_chance_counts_in_part_where_the_parameters_say_all(kind, kept):
+    train, due, chance = clips(kind, "train", 1)
+    whole, part = (Calibration.fit(train, own=own).targets(train)[:, 0] for own in (1.0, 0.5))
+
+    def counts(mos: np.ndarray) -> float:
+        return np.linalg.lstsq(np.column_stack([chance, due, np.ones(CLIPS)]), mos, rcond=None)[0][0]
+
+    assert counts(part) / counts(whole) == pytest.approx(kept, abs=0.05)
+    assert np.corrcoef(part, due)[0, 1] >= np.corrcoef(whole, due)[0, 1]
+
+
+def noisy_judges(shared_chance: float, seed: int = 1) -> list[LabelledClip]:
+    """Clips of three judges: all hear the bit rate, and in part one thing that it does not tell; each errs besides."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for i in range(1000):
+        rate = rng.integers(1, 9)
+        heard = 0.3 * rate + shared_chance * rng.normal()
+        pesq, distillmos, dnsmos = (1 + heard + 0.3 * rng.normal() for _ in range(3))
+        path = Path("set") / "00000" / f"{i:07d}.flac"
+        parameters = {"bit_rate": 1000.0 * rate}
+        made.append(
+            LabelledClip(path, "codec", (pesq, 0.5 * rate, distillmos, dnsmos), 8000, -26, parameters=parameters)
+        )
+    return made
+
+
+@pytest.mark.parametrize("shared_chance", [0.0, 0.3])
+def test_the_report_tells_what_is_chance(shared_chance):
+    row = parameters_report.report(noisy_judges(shared_chance)).set_index("damage").loc["codec"]
+    true = shared_chance**2 / (shared_chance**2 + 0.3**2 / 2)  # reliability of the mean of two
+    for judge in ("both teachers", "DNSMOS"):
+        assert float(row[judge].split()[0]) == pytest.approx(true, abs=0.15)
+    variance = (0.3**2) * np.var(range(1, 9))
+    chance = shared_chance**2 + 0.3**2 / 2
+    assert row["expected"] == pytest.approx(variance / (variance + chance), abs=0.05)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of so few clips, some resamplings are of one
+def test_the_report_of_a_real_set_says_what_it_was_made_of(labelled_set, tmp_path, monkeypatch):
+    monkeypatch.setattr(parameters_report, "LEAST_CLIPS", 6)
+    parameters_report.main([str(labelled_set[0]), "--out", str(tmp_path / "report.md")])
+    assert "12 clips" in (tmp_path / "report.md").read_text()
