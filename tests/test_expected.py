@@ -13,7 +13,8 @@ needs_training()
 
 from training import parameters_report
 from training.data.expected import Expected
-from training.data.labels import Calibration, LabelledClip
+from training.data.labelled import LabelledData, calibrate
+from training.data.labels import DRAWN, Calibration, LabelledClip, read_set
 
 CLIPS = 400
 
@@ -75,7 +76,15 @@ def noisy_judges(shared_chance: float, seed: int = 1) -> list[LabelledClip]:
         path = Path("set") / "00000" / f"{i:07d}.flac"
         parameters = {"bit_rate": 1000.0 * rate}
         made.append(
-            LabelledClip(path, "codec", (pesq, 0.5 * rate, distillmos, dnsmos), 8000, -26, parameters=parameters)
+            LabelledClip(
+                path,
+                "codec",
+                (pesq, 0.5 * rate, distillmos, dnsmos),
+                8000,
+                -26,
+                parameters=parameters,
+                talker=str(i % 50),
+            )
         )
     return made
 
@@ -95,4 +104,32 @@ def test_the_report_tells_what_is_chance(shared_chance):
 def test_the_report_of_a_real_set_says_what_it_was_made_of(labelled_set, tmp_path, monkeypatch):
     monkeypatch.setattr(parameters_report, "LEAST_CLIPS", 6)
     parameters_report.main([str(labelled_set[0]), "--out", str(tmp_path / "report.md")])
-    assert "12 clips" in (tmp_path / "report.md").read_text()
+    report = (tmp_path / "report.md").read_text()
+    assert "12 clips" in report
+    drawn = sum(not DRAWN.isdisjoint(clip.kinds) for clip in read_set(labelled_set[0]))
+    for name, count in {"with": drawn, "without": 12 - drawn}.items():
+        assert (f"| **all {name} a recording drawn** | {count} |" in report) == (count >= 6)
+
+
+def test_recipes_say_how_much_of_chance_counts(labelled_set):
+    folder = str(labelled_set[0])
+    whole, part = (LabelledData([folder], [folder], 16000, own=own) for own in (1.0, 0.2))
+    whole.setup("fit")
+    part.setup("fit")
+    drawn = np.array([not DRAWN.isdisjoint(clip.kinds) for clip in read_set(folder)])
+    for before, after in ((whole.train_set, part.train_set), (whole.valid_set, part.valid_set)):
+        changed = (before.targets[:, 0] != after.targets[:, 0]).numpy()
+        assert changed[~drawn].any()
+        assert not changed[drawn].any()
+    clips = read_set(folder)
+    np.testing.assert_array_equal(calibrate(clips, {"own": 0.2, "seed": 1}).targets(clips)[:, 0],
+                                  Calibration.fit(clips, own=0.2).targets(clips)[:, 0])  # fmt: skip
+
+
+def test_labels_are_no_matter_of_chance_in_large_sets_and_tiny_ones_are_errors():
+    train, due, chance = clips("codec", "train", 1)
+    many = [replace(clip, path=Path(f"{copy}") / clip.path) for copy in range(32) for clip in train]  # 12,800
+    labels = np.tile(due + chance, 32)
+    np.testing.assert_array_equal(Expected(many, labels)(train), Expected(many, labels)(train))
+    with pytest.raises(ValueError, match="at least 10"):
+        Expected(train[:9], due[:9])

@@ -22,7 +22,8 @@ import pandas as pd
 
 from jsqa_metric import score
 from training.checkpoints import read_model
-from training.data.labels import Calibration, read_set
+from training.data.labelled import calibrate
+from training.data.labels import read_set
 from training.data.readers import RatedClip, open_rated
 from training.report import append_rows, markdown, provenance, this_command
 from training.tables import MEASURES, measures
@@ -73,7 +74,7 @@ def validation_set(args: argparse.Namespace) -> list[RatedClip]:
     """The validation clips with the default recipe's labels."""
     data = read_recipe(RECIPE, args.set)["data"]
     train_clips, clips = ([c for folder in data[part] for c in read_set(folder)] for part in ("train", "valid"))
-    mos = Calibration.fit(train_clips).targets(clips)[:, 0]
+    mos = calibrate(train_clips, data).targets(clips)[:, 0]
     return [RatedClip(c.path, float(m), c.condition) for c, m in zip(clips, mos, strict=True)]
 
 

@@ -2,7 +2,7 @@
 
     python -m training.evaluate src/jsqa_metric/weights/default --out training/results/validation.md
 
-The sets and their calibration are those of `recipes/default_sixth.yaml`; no listener is asked.
+The sets and their calibration are those of `recipes/default_seventh.yaml`; no listener is asked.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from torch.utils.data import DataLoader
 
 from jsqa_metric import JSQAModel, load_model
 from jsqa_metric.model import DIMENSIONS
-from training.data.labelled import LabelledSet, collate
-from training.data.labels import DIMENSION_COLUMNS, Calibration, LabelledClip, read_set
+from training.data.labelled import LabelledSet, calibrate, collate
+from training.data.labels import DIMENSION_COLUMNS, LabelledClip, read_set
 from training.report import markdown, provenance, this_command
 from training.tables import measures
 from training.train import read_recipe
 
-RECIPE = Path(__file__).parent / "recipes" / "default_sixth.yaml"
+RECIPE = Path(__file__).parent / "recipes" / "default_seventh.yaml"
 COLUMNS = ["clips", "pcc", "srcc", "rmse", "mae"]
 LEAST_CLIPS = 10
 """Fewer are not worth a row."""
@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> None:
     train, clips = ([clip for folder in data[part] for clip in read_set(folder)] for part in ("train", "valid"))
     # the network alone, without the bandwidth that `score` adds to one with a limit
     top_hz = 8000.0 if model.config.limit_hz else model.sample_rate / 2
-    calibration = Calibration.fit(train, recording=data.get("recording", 0.0), own=data.get("own", 1.0))
+    calibration = calibrate(train, data)
     valid = LabelledSet(clips, calibration, model.sample_rate, top_hz)
     labels = valid.targets.numpy()
     mos, dimensions = predict(model, valid)

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from training.data.labels import LabelledClip
 
 FOLDS = 5
+LEAST_CLIPS = 10
 
 
 def _fold(clip: LabelledClip) -> int:
-    return crc32("/".join(clip.path.parts[-3:]).encode()) % FOLDS  # set, shard and file
+    return crc32("/".join(clip.path.resolve().parts[-3:]).encode()) % FOLDS  # set, shard and file
 
 
 def _table(clips: Sequence[LabelledClip]) -> pd.DataFrame:
@@ -36,9 +37,14 @@ class Expected:
     Args:
         clips: The training set.
         labels: Theirs, `(clips,)`.
+
+    Raises:
+        ValueError: If there are too few clips to leave any out.
     """
 
     def __init__(self, clips: Sequence[LabelledClip], labels: NDArray[np.float64]) -> None:
+        if len(clips) < LEAST_CLIPS:
+            raise ValueError(f"{len(clips)} clips do not tell what to expect: at least {LEAST_CLIPS} are needed")
         table = _table(clips)
         words = table.select_dtypes(exclude="number").columns
         self._types = {name: pd.CategoricalDtype(sorted(table[name].dropna().unique())) for name in words}
@@ -48,7 +54,14 @@ class Expected:
             others = table[folds != fold]
             others = others.loc[:, others.nunique(dropna=False) > 1]  # there must be something to split
             trees = HistGradientBoostingRegressor(
-                max_iter=200, learning_rate=0.06, max_leaf_nodes=15, min_samples_leaf=10, l2_regularization=5.0
+                max_iter=200,
+                learning_rate=0.06,
+                max_leaf_nodes=15,
+                min_samples_leaf=10,
+                l2_regularization=5.0,
+                categorical_features="from_dtype",
+                early_stopping=False,  # it would draw clips by chance, and with them labels
+                random_state=0,
             )
             self._trees.append(trees.fit(others, labels[folds != fold]))
 

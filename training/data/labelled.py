@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,12 @@ def check_limit(limit: int, clips: int) -> None:
         raise ValueError(f"`limit` is {limit}, but there are {clips} training clips")
 
 
+def calibrate(clips: Sequence[LabelledClip], data: Mapping[str, Any]) -> Calibration:
+    """The calibration that a recipe with this `data` fits to its training set."""
+    settings = ("by_damage", "by_reference", "recording", "own")
+    return Calibration.fit(clips, **{name: data[name] for name in settings if name in data})
+
+
 class LabelledData(lightning.LightningDataModule):
     """A training and a validation set, both scaled by the training set's calibration.
 
@@ -130,8 +136,7 @@ class LabelledData(lightning.LightningDataModule):
         super().__init__()
         self.gain_db, self.whole = gain_db, whole
         self.folders, self.sample_rate = (train, valid), sample_rate
-        self.calibration: dict[str, Any] = {"by_damage": by_damage, "by_reference": by_reference}
-        self.calibration |= {"recording": recording, "own": own}
+        self.labels = {"by_damage": by_damage, "by_reference": by_reference, "recording": recording, "own": own}
         self.batch_size, self.limit, self.seed = batch_size, limit, seed
 
     def setup(self, stage: str) -> None:
@@ -140,7 +145,7 @@ class LabelledData(lightning.LightningDataModule):
         if self.limit:
             check_limit(self.limit, len(train))
             train = [train[i] for i in np.random.default_rng(0).permutation(len(train))[: self.limit]]
-        calibration = Calibration.fit(train, **self.calibration)
+        calibration = calibrate(train, self.labels)
         self.train_set = LabelledSet(train, calibration, self.sample_rate, gain_db=self.gain_db)
         self.valid_set = LabelledSet(valid, calibration, self.sample_rate)
 

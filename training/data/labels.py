@@ -75,7 +75,7 @@ ANCHORS = frozenset({"codec"})
 """Damage on which PESQ and Distill-MOS set the scale of `CODEC_TEACHERS`: classic codecs."""
 LEAST_ANCHORS = 50
 DRAWN = frozenset({"noise", "reverb", "competing_talker", "suppressor"})
-"""Damage by a recording, of which the parameters say little."""
+"""Damage by a recording that the parameters do not name."""
 UNKNOWN = (math.nan,) * len(CODEC_TEACHERS)
 
 DIMENSION_COLUMNS = slice(1 + len(TEACHERS), 1 + len(TEACHERS) + len(DIMENSIONS))
@@ -113,6 +113,7 @@ class LabelledClip:
     reference: float = math.nan
     codec_labels: tuple[float, ...] = UNKNOWN
     parameters: dict[str, Any] = field(default_factory=dict)
+    talker: str = ""
 
     @property
     def kinds(self) -> list[str]:
@@ -156,10 +157,9 @@ def read_set(folder: str | Path) -> list[LabelledClip]:
                 reference = float(row.get(REFERENCE_LABEL, "nan"))
                 condition = row["condition"].replace("neural_codec", str(known.get("neural_codec")))
                 # gaps are none of their business: WARP-Q's median passes over them
-                lost = known.get("loss_rate", 0)
-                codec = UNKNOWN if lost else tuple(float(row.get(t, "nan")) for t in CODEC_TEACHERS)
-                path = index.parent / row["file"]
-                clips.append(LabelledClip(path, condition, labels, band, level, reference, codec, known))
+                codec = UNKNOWN if known.get("loss_rate") else tuple(float(row.get(t, "nan")) for t in CODEC_TEACHERS)
+                path, talker = index.parent / row["file"], row.get("talker", "")
+                clips.append(LabelledClip(path, condition, labels, band, level, reference, codec, known, talker))
     if not clips:
         raise FileNotFoundError(f"no labelled shards in {folder}: build a set with `python -m training.build_set`")
     return clips
@@ -176,8 +176,8 @@ class Calibration:
     mixture by the mean and spread that both have on `ANCHORS` (`codec_lines`: slope and offset of each).
     Bandwidth and level then scale the distance from 1, and so does the recording: nobody hears the reference, and
     `recording` is how much of what Distill-MOS holds for or against it counts, from 0 to 1.
-    Teachers err differently with every talker. Where the parameters of the simulation say all about the damage, `own`
-    is how much of a clip's difference from what they lead one to expect counts (1: all of it).
+    Teachers err by chance: where no recording was drawn for the damage (`DRAWN`), `own` is how much of the MOS's
+    difference from what the parameters lead one to expect counts (1: all). The other tasks stay as they are.
     """
 
     mean: tuple[float, ...]
@@ -207,14 +207,14 @@ class Calibration:
             by_damage: Weight the teachers by the damage; otherwise PESQ and Distill-MOS have equal weights everywhere.
             by_reference: Take Distill-MOS relative to its label of the reference, where that is known.
             recording: How much of that label then counts for all of the MOS (0: damage alone).
-            own: How much of a clip's difference from what its parameters lead one to expect counts (1: all of it).
+            own: See above.
 
         Raises:
             ValueError: If `recording` or `own` is not from 0 to 1, or `recording` wanted without `by_reference`.
         """
         if not (0 <= recording <= by_reference and 0 <= own <= 1):
-            asked = f"{recording!r} and {own!r}"
-            raise ValueError(f"`recording` and `own` must be from 0 to 1, the first 0 without `by_reference`: {asked}")
+            wrong = f"{recording!r} and {own!r}"
+            raise ValueError(f"`recording` and `own` must be from 0 to 1, the first 0 without `by_reference`: {wrong}")
         labels = np.array([c.labels for c in clips])
         references = np.array([c.reference for c in clips])
         known = by_reference and not np.isnan(references).all()
