@@ -22,7 +22,7 @@ from jsqa_metric.model import DIMENSIONS, LOG_STD
 from training import ablation, add_labels, build_set, evaluate, publish, train
 from training.checkpoints import read_model
 from training.data.corpus import SAMPLE_RATE, Corpus
-from training.data.labelled import FAINTEST_DB, LabelledSet, collate_cropped
+from training.data.labelled import FAINTEST_DB, LabelledSet, calibrate, collate_cropped
 from training.data.labels import DIMENSION_COLUMNS, Calibration, read_set
 from training.data.loading import SORTED_BATCHES, TrainingSampler
 from training.data.simulate import draw_reference
@@ -198,9 +198,9 @@ def test_a_run_starts_from_all_weights_of_another_and_keeps_their_mean(labelled_
 
 
 def test_a_run_goes_on_from_published_weights_and_the_mean_of_both_is_published(labelled_set, tmp_path):
-    sixth = recipe(labelled_set[0], "trainer.max_epochs=1", name="default_sixth")
-    best = train.train(sixth, tmp_path / "run")
-    before = load_model(**sixth["start"])
+    seventh = recipe(labelled_set[0], "trainer.max_epochs=1", name="default_seventh")
+    best = train.train(seventh, tmp_path / "run")
+    before = load_model(**seventh["start"])
     write_folder(before, tmp_path / "before")
     publish.main([str(best), str(tmp_path / "model"), "--revision", "test", "--mean-with", str(tmp_path / "before")])
     first, second = (dict(model.named_parameters()) for model in (before, read_model(best)))
@@ -221,7 +221,7 @@ def test_a_model_is_held_against_the_simulated_labels(labelled_set, tmp_path, mo
     report = (tmp_path / "report.md").read_text()
     assert "| all | 12 |" in report
     clips = read_set(folder)
-    valid = LabelledSet(clips, Calibration.fit(clips), 16000)
+    valid = LabelledSet(clips, calibrate(clips, train.read_recipe(evaluate.RECIPE, [])["data"]), 16000)
     _, predicted = evaluate.predict(load_model(tmp_path / "model"), valid)
     labels = valid.targets[:, DIMENSION_COLUMNS].numpy() + 3
     for column, name in enumerate(DIMENSIONS):
