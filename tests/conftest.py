@@ -88,7 +88,13 @@ def write_wav(tmp_path):
 def small_model(encoder: str, seed: int = 0) -> JSQAModel:
     """A small network with random weights that does not give everything the same score."""
     torch.manual_seed(seed)
-    config = ModelConfig(encoder=encoder, width=4, channels=16, layers=1, bands=64, tasks=("pesq",))
+    if encoder == "strided":
+        encoder, convolutions = "spectrogram", ((4, 2, 2), (8, 4, 1), (8, 1, 3))
+    else:
+        convolutions = ()
+    config = ModelConfig(
+        encoder=encoder, width=4, convolutions=convolutions, channels=16, layers=1, bands=64, tasks=("pesq",)
+    )
     model = JSQAModel(config)
     with torch.no_grad():
         for parameter in model.head.parameters():
@@ -101,7 +107,7 @@ def small_model(encoder: str, seed: int = 0) -> JSQAModel:
     return model.eval()
 
 
-@pytest.fixture(params=["spectrogram", "waveform"])
+@pytest.fixture(params=["spectrogram", "waveform", "strided"])
 def model(request) -> JSQAModel:
     return small_model(request.param)
 

@@ -12,9 +12,10 @@ from conftest import needs_training
 needs_training()
 
 from training import parameters_report
+from training.data.calibration import DRAWN, Calibration
 from training.data.expected import Expected
 from training.data.labelled import LabelledData, calibrate
-from training.data.labels import DRAWN, Calibration, LabelledClip, read_set
+from training.data.labels import LabelledClip, read_set
 
 CLIPS = 400
 

@@ -12,7 +12,8 @@ from conftest import needs_training
 needs_training()
 
 from jsqa_metric.model import DIMENSIONS
-from training.data.labels import CLEAN_MOS, LEAST_ANCHORS, UNKNOWN, Calibration, LabelledClip, read_set
+from training.data.calibration import CLEAN_MOS, LEAST_ANCHORS, Calibration
+from training.data.labels import UNKNOWN, LabelledClip, read_set
 from training.teachers import CODEC_TEACHERS, TEACHERS
 
 
@@ -113,6 +114,23 @@ def test_bandwidth_and_level_that_no_teacher_hears_are_in_the_target(calibration
     assert unheard == [bands[0]] * 2
     levels = [calibration.targets([clip("clean", clean, level_db=db)])[0, 0] for db in (-46, -36, -30, -20)]
     assert levels[0] < levels[1] < levels[2] == levels[3]
+
+
+def test_narrow_bands_cost_what_the_e_model_says_where_the_teachers_say_less():
+    clips = [clip(name, values) for name, values in LABELS.items() for _ in range(3)]
+    lenient, strict = (Calibration.fit(clips, narrowband=narrowband) for narrowband in (False, True))
+    rating = {3400: 93.2 / 129, 7000: 1, 8000: 1, 20000: 1}  # G.107.1, relative to undamaged wideband speech
+    for hz, share in rating.items():
+        before, after = (
+            c.targets([clip("clean", LABELS["clean"], hz)], top_hz=8000)[0, 0] for c in (lenient, strict)
+        )
+        assert after - 1 == pytest.approx(share * (before - 1), rel=1e-3)
+    cuts = [strict.targets([clip("clean", LABELS["clean"], hz)])[0] for hz in np.linspace(1000, 7000, 13)]
+    assert (np.diff([cut[0] for cut in cuts]) > 0).all()
+    coloration = 1 + len(TEACHERS) + DIMENSIONS.index("coloration")
+    assert (np.diff([cut[coloration] for cut in cuts]) > 0).all()
+    for heard in (clip("noise", LABELS["noise"], 4000), clip("clean", LABELS["clean"], 7000)):  # nothing on top of it
+        np.testing.assert_array_equal(strict.targets([heard]), lenient.targets([heard]))
 
 
 def test_codec_teachers_judge_resynthesised_speech_on_the_scale_of_classic_codecs():

@@ -105,6 +105,30 @@ def test_the_papers_encoder_has_the_papers_size():
     assert count == pytest.approx(26.05e6, rel=1e-3)
 
 
+def test_convolutions_are_those_of_the_width_or_as_configured():
+    explicit = ((8, 2, 1), (8, 2, 2), (16, 1, 1), (16, 2, 1), (32, 2, 2))
+    models = [JSQAModel(ModelConfig(width=8)), JSQAModel(ModelConfig(width=3, convolutions=explicit))]
+    models[1].load_state_dict(models[0].state_dict())
+    wav = padded_batch(0.0)
+    torch.testing.assert_close(*(model.eval()(*wav) for model in models))
+    config = ModelConfig.from_dict({"convolutions": [[4, 2, 2], [8, 3, 1]], "bands": 50})  # as from JSON
+    features, mask = JSQAModel(config).encoder(wav[0], wav[1])
+    assert features.shape[-1] == mask.shape[1] == -(-(20000 // 256 + 1) // 2)
+
+
+@pytest.mark.parametrize(
+    "convolutions", [((8, 2),), ((0, 1, 1),), ((8, 5, 1),), ((8, 1, True),), (8, 2, 2), ("abc",), ((8, 1, 1),) * 17]
+)
+def test_impossible_convolutions_are_errors(convolutions):
+    with pytest.raises(ValueError, match="`convolutions` must be at most 16"):
+        ModelConfig(convolutions=convolutions)
+
+
+def test_the_waveform_encoder_has_its_own_convolutions():
+    with pytest.raises(ValueError, match="`convolutions` is for the spectrogram encoder only"):
+        ModelConfig(encoder="waveform", convolutions=((8, 1, 1),))
+
+
 def test_embeddings_are_what_the_head_sees(model):
     wav = 0.1 * torch.randn(3, 8000)
     embedding = model.embed(wav)

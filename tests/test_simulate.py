@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from conftest import needs_training
 
-from jsqa_metric.bandwidth import bandwidth_share
+from jsqa_metric.bandwidth import bandwidth_share, bark
 
 needs_training()
 
 from training.data import codecs, speech_codecs
 from training.data.bandwidth import SIMULATION_RATE, measured_bandwidth_hz, widen
-from training.data.channel import band_limit
+from training.data.channel import band_limit, low_pass
 from training.data.corpus import SAMPLE_RATE, change_rate
 from training.data.enhance import deep_filter, network_suppress
 from training.data.simulate import COUNT_PROBABILITIES, DEFAULT_KINDS, DEGRADATIONS, DELIVERY_RATES, Simulator
@@ -32,7 +32,7 @@ def fullband(speech) -> np.ndarray:
     return widen(speech, np.random.default_rng(0))
 
 
-@pytest.mark.parametrize("name", DEFAULT_KINDS)
+@pytest.mark.parametrize("name", [*DEFAULT_KINDS, "low_pass"])
 def test_degradations_damage_and_keep_the_length(simulator, fullband, name):
     degrade, _ = DEGRADATIONS[name]
     for seed in range(3):
@@ -158,12 +158,22 @@ def test_clips_come_at_all_rates_and_teachers_hear_16_khz(simulator):
         assert 0 < clip.parameters["bandwidth_hz"] <= clip.sample_rate / 2
 
 
-def test_band_limits_say_what_they_leave(simulator, fullband):
-    seen = [band_limit(fullband, np.random.default_rng(seed), simulator.material) for seed in range(12)]
+@pytest.mark.parametrize("limit", [band_limit, low_pass])
+def test_band_limits_say_what_they_leave(simulator, fullband, limit):
+    seen = [limit(fullband, np.random.default_rng(seed), simulator.material) for seed in range(12)]
     limited = [(out, p["bandwidth_hz"]) for out, p in seen if "bandwidth_hz" in p]
     assert limited
     for out, hz in limited:
         assert measured_bandwidth_hz(fullband, out) == pytest.approx(hz, abs=1000)
+
+
+def test_low_passes_reach_from_narrowband_to_wideband_evenly_in_bark(simulator, fullband):
+    draws = [low_pass(fullband[:4800], np.random.default_rng(i), simulator.material) for i in range(200)]
+    cuts = np.array([parameters["bandwidth_hz"] for _, parameters in draws])
+    assert 3000 <= cuts.min() < 3200
+    assert 7600 < cuts.max() <= 8000
+    middle = np.interp((bark(3000) + bark(8000)) / 2, [bark(hz) for hz in range(3000, 8001)], range(3000, 8001))
+    assert 0.4 < (cuts < middle).mean() < 0.6
 
 
 def test_competing_talkers_are_other_people(simulator):

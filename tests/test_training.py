@@ -21,9 +21,10 @@ needs_training()
 from jsqa_metric.model import DIMENSIONS, LOG_STD
 from training import ablation, add_labels, build_set, evaluate, publish, train
 from training.checkpoints import read_model
+from training.data.calibration import DIMENSION_COLUMNS, Calibration
 from training.data.corpus import SAMPLE_RATE, Corpus
-from training.data.labelled import FAINTEST_DB, LabelledSet, calibrate, collate_cropped
-from training.data.labels import DIMENSION_COLUMNS, Calibration, read_set
+from training.data.labelled import FAINTEST_DB, LabelledData, LabelledSet, calibrate, collate_cropped
+from training.data.labels import read_set
 from training.data.loading import SORTED_BATCHES, TrainingSampler
 from training.data.simulate import draw_reference
 from training.data.voices import change_speed
@@ -112,6 +113,20 @@ def test_batches_of_like_length_hold_each_clip_once_and_change_with_the_epoch():
     assert not set(both[0]) & set(both[1])
     halves = [abs(lengths[a].float().mean() - lengths[b].float().mean()) for a, b in zip(*both, strict=True)]
     assert np.mean(halves) < 800  # neither always has the longer ones
+
+
+def test_clips_are_taught_what_a_model_says_of_them(labelled_set):
+    folder, teacher = [str(labelled_set[0])], {"model": "default", "revision": "2027.07"}
+    data = LabelledData(folder, folder, 16000, taught_by=teacher)
+    data.setup("fit")
+    mos, std, dimensions = load_model(**teacher).predict_details(data.train_set[0][0][None])
+    taught, labels = data.train_set.targets, data.valid_set.targets
+    torch.testing.assert_close(taught[0, 0], mos[0])
+    torch.testing.assert_close((taught[0, DIMENSION_COLUMNS] + 3).clamp(1, 5), dimensions[0])
+    torch.testing.assert_close(taught[:, -1], labels[:, -1], equal_nan=True)  # how much the teachers differ
+    assert 0.01 < (taught[:, 0] - labels[:, 0]).abs().mean() < 0.5
+    with pytest.raises(ValueError, match="a model that teaches must predict pesq, .* at 24000 Hz"):
+        LabelledData(folder, folder, 24000, taught_by=teacher).setup("fit")
 
 
 def test_a_clip_at_another_level_has_the_labels_of_that_level(labelled_set):

@@ -17,8 +17,9 @@ from torch.utils.data import DataLoader
 
 from jsqa_metric import JSQAModel, load_model
 from jsqa_metric.model import DIMENSIONS
+from training.data.calibration import DIMENSION_COLUMNS
 from training.data.labelled import LabelledSet, calibrate, collate
-from training.data.labels import DIMENSION_COLUMNS, LabelledClip, read_set
+from training.data.labels import LabelledClip, read_set
 from training.report import markdown, provenance, this_command
 from training.tables import measures
 from training.train import read_recipe

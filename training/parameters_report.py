@@ -23,8 +23,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from training.data.calibration import DRAWN, Calibration, relative_to_reference
 from training.data.expected import Expected
-from training.data.labels import DRAWN, Calibration, LabelledClip, read_set, relative_to_reference
+from training.data.labels import LabelledClip, read_set
 from training.report import markdown, provenance, this_command
 from training.teachers import TEACHERS
 

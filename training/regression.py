@@ -17,11 +17,10 @@ from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError, Pearson
 
 from jsqa_metric import JSQAModel, ModelConfig
 from jsqa_metric.encoders import LogMel
-from jsqa_metric.model import DIMENSIONS, LOG_STD
 from training.checkpoints import load_encoder
+from training.data.labelled import TASKS
 from training.data.loading import check_rate
 from training.losses import contrastive_regression
-from training.teachers import TEACHERS
 
 WARP_RANGE = (0.92, 1.0)
 """Factors by which heard frequencies are divided: with more than 1, the top of the band would be empty."""
@@ -79,7 +78,7 @@ class Regression(lightning.LightningModule):
         super().__init__()
         if warp and model.get("encoder") == "waveform":
             raise ValueError("`warp` is for the spectrogram encoder: the other has no frequencies to stretch")
-        model = {"tasks": (*TEACHERS, *DIMENSIONS, LOG_STD), **model}
+        model = {"tasks": TASKS, **model}
         self.save_hyperparameters()
         self.model = JSQAModel(ModelConfig(**model))
         self.valid_metrics = MetricCollection(

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from training.data import codecs, speech_codecs
+from training.data.calibration import relative_to_reference
 from training.data.corpus import SAMPLE_RATE, Corpus, Signal, active_rms, change_rate
-from training.data.labels import relative_to_reference
 from training.data.simulate import draw_reference
 from training.report import append_rows, markdown, provenance, this_command
 from training.teachers import CODEC_TEACHERS, REFERENCE_LABEL, TEACHERS, Teachers

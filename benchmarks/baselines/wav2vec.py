@@ -91,7 +91,8 @@ class Wav2vec(Baseline):
 
 def main(arguments: list[str] | None = None) -> None:
     """Fit the head."""
-    from training.data.labels import Calibration, read_set  # which needs the teachers' packages
+    from training.data.calibration import Calibration  # which needs the teachers' packages
+    from training.data.labels import read_set
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="a labelled set")

@@ -7,6 +7,7 @@ zero outside the mask, and the mask `(batch, frames)`.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -107,7 +108,7 @@ class LogMel(nn.Module):
 
 
 class SpectrogramEncoder(nn.Module):
-    """Log-mel, 2-D convolutions that halve bands and time, then self-attention over 16 frames a second.
+    """Log-mel, 2-D convolutions that halve bands and time, then self-attention over what is left of the frames.
 
     Args:
         sample_rate: Rate of the input, in Hz.
@@ -117,19 +118,30 @@ class SpectrogramEncoder(nn.Module):
         layers: Self-attention layers.
         dropout: Share of features dropped in training.
         limit_hz: See `LogMel`; 0 for none.
+        convolutions: Channels, stride over bands and stride over time of each convolution, by default five that grow
+            with `width`.
     """
 
     def __init__(
-        self, sample_rate: int, bands: int, width: int, channels: int, layers: int, dropout: float, limit_hz: int = 0
+        self,
+        sample_rate: int,
+        bands: int,
+        width: int,
+        channels: int,
+        layers: int,
+        dropout: float,
+        limit_hz: int = 0,
+        convolutions: Sequence[tuple[int, int, int]] = (),
     ) -> None:
         super().__init__()
         self.front_end = LogMel(sample_rate, bands, limit_hz)
-        plan = [(width, (2, 1)), (width, (2, 2)), (2 * width, (1, 1)), (2 * width, (2, 1)), (4 * width, (2, 2))]
+        by_width = [(width, 2, 1), (width, 2, 2), (2 * width, 1, 1), (2 * width, 2, 1), (4 * width, 2, 2)]
         self.convolutions, last = nn.ModuleList(), 1
-        for new, stride in plan:
-            self.convolutions.append(MaskedConvolution(nn.Conv2d(last, new, 3, stride, padding=1, bias=False)))
-            last = new
-        self.flatten = nn.Linear(last * math.ceil(bands / 16), channels)
+        for new, *strides in convolutions or by_width:
+            convolution = nn.Conv2d(last, new, 3, (strides[0], strides[1]), padding=1, bias=False)
+            self.convolutions.append(MaskedConvolution(convolution))
+            last, bands = new, math.ceil(bands / strides[0])
+        self.flatten = nn.Linear(last * bands, channels)
         self.dropout = nn.Dropout(dropout)
         self.attention = nn.ModuleList(SelfAttention(channels, 4, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(channels)

@@ -45,6 +45,17 @@ _LIMITS = {
 }
 """Whole numbers of a configuration: one that comes from elsewhere must not exhaust the memory."""
 
+_MOST_CONVOLUTIONS = 16
+
+
+def _possible(convolution: object) -> bool:
+    """Whether this can be a convolution's channels and strides."""
+    return (
+        isinstance(convolution, tuple)
+        and [type(value) for value in convolution] == [int] * 3
+        and all(1 <= value <= most for value, most in zip(convolution, (1024, 4, 4), strict=True))
+    )
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -54,6 +65,8 @@ class ModelConfig:
         encoder: "spectrogram" (fast, the default) or "waveform" (the paper's).
         sample_rate: Rate the network works at, in Hz.
         width: Channels of the first convolution.
+        convolutions: Channels, stride over bands and stride over time of each convolution (spectrogram only; empty for
+            the five of `SpectrogramEncoder`, which grow with `width`).
         bands: Mel bands (spectrogram only).
         channels: Features per frame (spectrogram only).
         layers: Self-attention layers (spectrogram only).
@@ -71,6 +84,7 @@ class ModelConfig:
     encoder: str = "spectrogram"
     sample_rate: int = 16000
     width: int = 32
+    convolutions: tuple[tuple[int, int, int], ...] = ()
     bands: int = 64
     channels: int = 128
     layers: int = 2
@@ -84,18 +98,26 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", tuple(self.tasks))  # JSON knows no tuples
+        rows = [tuple(row) if isinstance(row, list) else row for row in self.convolutions]
+        object.__setattr__(self, "convolutions", tuple(rows))
         for name, (low, high) in _LIMITS.items():
             value = getattr(self, name)
             if type(value) is not int or not low <= value <= high:
                 raise ValueError(f"`{name}` must be a whole number from {low} to {high}, got {value!r}")
+        if len(self.convolutions) > _MOST_CONVOLUTIONS or not all(map(_possible, self.convolutions)):
+            raise ValueError(
+                f"`convolutions` must be at most {_MOST_CONVOLUTIONS} of channels (1 to 1024), stride over "
+                f"bands and stride over time (1 to 4), got {self.convolutions!r}"
+            )
         if not (isinstance(self.window_seconds, (int, float)) and 0.1 <= self.window_seconds <= 600):
             raise ValueError(f"`window_seconds` must be a number from 0.1 to 600, got {self.window_seconds!r}")
         if not all(isinstance(task, str) for task in self.tasks) or len(set(self.tasks)) < len(self.tasks):
             raise ValueError(f"`tasks` must be different names, got {self.tasks!r}")
         if self.encoder not in ("spectrogram", "waveform"):
             raise ValueError(f"`encoder` must be 'spectrogram' or 'waveform', got {self.encoder!r}")
-        if self.limit_hz and self.encoder == "waveform":
-            raise ValueError(f"`limit_hz` is for the spectrogram encoder only, got {self.limit_hz!r}")
+        for name in ("limit_hz", "convolutions"):
+            if getattr(self, name) and self.encoder == "waveform":
+                raise ValueError(f"`{name}` is for the spectrogram encoder only, got {getattr(self, name)!r}")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
@@ -148,6 +170,7 @@ class JSQAModel(nn.Module, PyTorchModelHubMixin, library_name="jsqa_metric", tag
                 config.layers,
                 config.dropout,
                 config.limit_hz,
+                config.convolutions,
             )
             self.pooling, size = AttentionPooling(config.channels), 3 * config.channels
             hidden = [config.channels]

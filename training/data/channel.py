@@ -6,6 +6,7 @@ import numpy as np
 import pyroomacoustics as pra
 from scipy.signal import butter, fftconvolve, sosfiltfilt
 
+from jsqa_metric.bandwidth import bark
 from training.data.additive import Material, Parameters
 from training.data.bandwidth import SIMULATION_RATE
 from training.data.corpus import Signal, active_rms
@@ -121,6 +122,16 @@ def band_limit(speech: Signal, rng: np.random.Generator, material: Material) -> 
         out = sosfiltfilt(butter(2, low, "high", fs=SIMULATION_RATE, output="sos"), out)
     band = {"bandwidth_hz": high} if high else {}
     return out.astype(np.float32), {"low_cut_hz": low, "high_cut_hz": high} | band
+
+
+def low_pass(speech: Signal, rng: np.random.Generator, material: Material) -> tuple[Signal, Parameters]:
+    """Low-pass 3..8 kHz, the cut drawn evenly in Bark: from narrowband to wideband speech."""
+    low, high = bark(3000.0), bark(8000.0)
+    place = (rng.uniform(low, high) + 0.53) / 26.81
+    cut_hz = float(1960 * place / (1 - place))
+    order = int(rng.choice([6, 12, 24]))  # from the slope of an analogue filter to that of a resampler
+    out = sosfiltfilt(butter(order, cut_hz, "low", fs=SIMULATION_RATE, output="sos"), speech)
+    return out.astype(np.float32), {"low_cut_hz": 0.0, "high_cut_hz": cut_hz, "bandwidth_hz": cut_hz}
 
 
 def quantise(speech: Signal, rng: np.random.Generator, material: Material) -> tuple[Signal, Parameters]:

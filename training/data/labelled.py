@@ -13,15 +13,21 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
 
+from jsqa_metric import JSQAModel, load_model
 from jsqa_metric.audio import resample
 from jsqa_metric.level import level_share
-from jsqa_metric.model import DIMENSIONS
-from training.data.labels import CLEAN_MOS, DIMENSION_COLUMNS, DOUBT, Calibration, LabelledClip, read_set
+from jsqa_metric.model import DIMENSIONS, LOG_STD
+from training.data.calibration import CLEAN_MOS, DIMENSION_COLUMNS, DOUBT, Calibration
+from training.data.labels import LabelledClip, read_set
 from training.data.loading import training_loader
+from training.teachers import TEACHERS
 
 FAINTEST_DB = -45.0
 """Below this level in dBFS there is hardly a clip in the training sets (`floor_db` of the recipes)."""
+TASKS = (*TEACHERS, *DIMENSIONS, LOG_STD)
+"""What a model learns beside the MOS: all the targets after it."""
 LOUDNESS = DIMENSION_COLUMNS.start + DIMENSIONS.index("loudness")
 
 
@@ -41,7 +47,7 @@ class LabelledSet(Dataset[tuple[Tensor, Tensor]]):
         gain_db: float = 0.0,
     ) -> None:
         self.targets = torch.from_numpy(calibration.targets(clips, sample_rate / 2 if top_hz is None else top_hz))
-        self.audio = [self._read(clip.path, sample_rate) for clip in clips]
+        self.audio, self.sample_rate = [self._read(clip.path, sample_rate) for clip in clips], sample_rate
         self.levels_db, self.gain_db = [clip.level_db for clip in clips], gain_db
 
     @staticmethod
@@ -93,9 +99,24 @@ def check_limit(limit: int, clips: int) -> None:
         raise ValueError(f"`limit` is {limit}, but there are {clips} training clips")
 
 
+@torch.inference_mode()
+def teach(clips: LabelledSet, model: JSQAModel) -> None:
+    """Replace the clips' targets, but for the teachers' disagreement, by what a model predicts.
+
+    Raises:
+        ValueError: If the model works at another rate, or does not predict all of them.
+    """
+    if model.config.tasks != TASKS or model.sample_rate != clips.sample_rate:
+        wanted = f"{', '.join(TASKS)} at {clips.sample_rate} Hz"
+        raise ValueError(f"a model that teaches must predict {wanted}, not {model.config}")
+    for targets, audio in zip(clips.targets, tqdm(clips.audio, "taught", leave=False), strict=True):
+        mos, tasks = model.predict(audio[None].float() / 32768)
+        targets[:DOUBT] = torch.cat([mos[:, None], tasks[:, :-1]], dim=1)[0]
+
+
 def calibrate(clips: Sequence[LabelledClip], data: Mapping[str, Any]) -> Calibration:
     """The calibration that a recipe with this `data` fits to its training set."""
-    settings = ("by_damage", "by_reference", "recording", "own")
+    settings = ("by_damage", "by_reference", "recording", "own", "narrowband")
     return Calibration.fit(clips, **{name: data[name] for name in settings if name in data})
 
 
@@ -112,6 +133,8 @@ class LabelledData(lightning.LightningDataModule):
         by_reference: See `Calibration.fit`.
         recording: See `Calibration.fit`.
         own: See `Calibration.fit`.
+        narrowband: See `Calibration.fit`.
+        taught_by: Arguments of `load_model`: the training clips have the targets that this model predicts.
         gain_db: See `LabelledSet`; for training only.
         whole: Batches are of clips of like length, so that little is cropped; otherwise each is cropped to
             the shortest of those that chance brought together.
@@ -129,14 +152,17 @@ class LabelledData(lightning.LightningDataModule):
         by_reference: bool = True,
         recording: float = 0.0,
         own: float = 1.0,
+        narrowband: bool = False,
+        taught_by: Mapping[str, Any] | None = None,
         gain_db: float = 0.0,
         whole: bool = False,
         seed: int = 1,
     ) -> None:
         super().__init__()
-        self.gain_db, self.whole = gain_db, whole
+        self.gain_db, self.whole, self.taught_by = gain_db, whole, taught_by
         self.folders, self.sample_rate = (train, valid), sample_rate
         self.labels = {"by_damage": by_damage, "by_reference": by_reference, "recording": recording, "own": own}
+        self.labels |= {"narrowband": narrowband}
         self.batch_size, self.limit, self.seed = batch_size, limit, seed
 
     def setup(self, stage: str) -> None:
@@ -148,6 +174,8 @@ class LabelledData(lightning.LightningDataModule):
         calibration = calibrate(train, self.labels)
         self.train_set = LabelledSet(train, calibration, self.sample_rate, gain_db=self.gain_db)
         self.valid_set = LabelledSet(valid, calibration, self.sample_rate)
+        if self.taught_by and stage == "fit":
+            teach(self.train_set, load_model(**self.taught_by))
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled batches, cropped to one length."""

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from training.data.calibration import Calibration
 from training.data.corpus import SAMPLE_RATE, Corpus, Entry, Signal, active_rms, read_audio, until_active
 from training.data.jnd_pairs import DrawnPairs, JndPairs, WrittenPairs, collate_pairs
 from training.data.labelled import check_limit, collate, collate_cropped
-from training.data.labels import Calibration, read_set
+from training.data.labels import read_set
 from training.data.loading import training_loader
 from training.data.readers import RatedClip, open_corpus, open_rated
 from training.data.voices import change_speed, draw_speed

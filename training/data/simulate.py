@@ -26,6 +26,7 @@ DEGRADATIONS: dict[str, tuple[Degradation, float]] = {
     "mnru": (additive.mnru, 1.2),
     "echo": (channel.echo, 1.3),
     "band_limit": (channel.band_limit, 0.8),
+    "low_pass": (channel.low_pass, 0.8),
     "quantise": (channel.quantise, 0.3),
     "codec": (codecs.codec, 2.0),
     "neural_codec": (codecs.neural_codec, 1.6),
@@ -36,8 +37,8 @@ DEGRADATIONS: dict[str, tuple[Degradation, float]] = {
 }
 """Every degradation with its relative frequency, in the order in which a real path applies them."""
 
-DEFAULT_KINDS = tuple(kind for kind in DEGRADATIONS if kind != "gan_codec")
-"""All that need nothing trained before."""
+DEFAULT_KINDS = tuple(kind for kind in DEGRADATIONS if kind not in ("gan_codec", "low_pass"))
+"""All that need nothing trained before and were there when the first sets were drawn, which stay as they are."""
 
 COUNT_PROBABILITIES = (0.06, 0.55, 0.27, 0.12)
 """How often none, one, two and three degradations are applied to a clip."""
