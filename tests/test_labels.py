@@ -121,9 +121,7 @@ def test_narrow_bands_cost_what_the_e_model_says_where_the_teachers_say_less():
     lenient, strict = (Calibration.fit(clips, narrowband=narrowband) for narrowband in (False, True))
     rating = {3400: 93.2 / 129, 7000: 1, 8000: 1, 20000: 1}  # G.107.1, relative to undamaged wideband speech
     for hz, share in rating.items():
-        before, after = (
-            c.targets([clip("clean", LABELS["clean"], hz)], top_hz=8000)[0, 0] for c in (lenient, strict)
-        )
+        before, after = (c.targets([clip("clean", LABELS["clean"], hz)], top_hz=8000)[0, 0] for c in (lenient, strict))
         assert after - 1 == pytest.approx(share * (before - 1), rel=1e-3)
     cuts = [strict.targets([clip("clean", LABELS["clean"], hz)])[0] for hz in np.linspace(1000, 7000, 13)]
     assert (np.diff([cut[0] for cut in cuts]) > 0).all()

@@ -5,7 +5,7 @@
 
 What Distill-MOS holds against a recording may be its error, or what listeners hear, too. DNSMOS P.808 and PLCMOS have
 learned from other listeners: the share of a difference between recordings that they give back is what there is in it
-for listeners (`recording` of `training.data.labels.Calibration`). No listener is asked.
+for listeners (`recording` of `training.data.calibration.Calibration`). No listener is asked.
 """
 
 from __future__ import annotations

@@ -87,12 +87,12 @@ class LogMel(nn.Module):
         # models are loaded without memory, and no file of weights holds what is computed here
         with torch.device("cpu" if place.type == "meta" else place):
             window = torch.hann_window(self.n_fft, dtype=torch.float32)
+            window *= 2 / window.sum()  # a full-scale sine is at 0 dB
             filters = mel_filters(bands, self.n_fft, sample_rate)
         self.register_buffer("window", window, persistent=False)
         if limit_hz:
             filters[:, math.ceil(limit_hz * self.n_fft / sample_rate) :] = 0
         self.register_buffer("filters", filters, persistent=False)
-        self.scale = (2 / float(window.sum())) ** 2
 
     def forward(self, wav: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """`(batch, samples)` to `(batch, bands, frames)`, about -2..2, and its mask."""
@@ -102,7 +102,7 @@ class LogMel(nn.Module):
             F.pad(wav, (half, half)), self.n_fft, self.hop, window=self.window, center=False, return_complex=True
         )
         power = spectrum.real.square() + spectrum.imag.square()  # not abs(): finite gradient at zero
-        level_db = 10 * torch.log10((self.filters * self.scale) @ power + 1e-10)
+        level_db = 10 * torch.log10(self.filters @ power + 1e-10)
         mask = length_mask(lengths // self.hop + 1, level_db.shape[-1])
         return apply_mask((level_db + 50) / 25, mask), mask
 

@@ -23,6 +23,13 @@ def apply_mask(features: Tensor, mask: Tensor) -> Tensor:
     return features if _nothing_masked(mask) else features.masked_fill(~_expand(mask, features.dim()), 0)
 
 
+def apply_lengths(signals: Tensor, lengths: Tensor) -> Tensor:
+    """Set what lies beyond the length of each of the signals `(batch, time)` to zero (also where it is NaN)."""
+    if lengths.device.type == "cpu" and bool((lengths >= signals.shape[1]).all()):
+        return signals  # without a mask as long as they
+    return apply_mask(signals[:, None], length_mask(lengths, signals.shape[1]))[:, 0]
+
+
 def _nothing_masked(mask: Tensor) -> bool:
     """Whether passes over the features can be saved; only asked on the CPU, where the answer costs no waiting."""
     return mask.device.type == "cpu" and bool(mask.all())
@@ -150,7 +157,8 @@ class SelfAttention(nn.Module):
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
         if self.training or not query.requires_grad:
             dropout = self.dropout if self.training else 0.0
-            return F.scaled_dot_product_attention(query, key, value, mask, dropout)
+            kept = None if _nothing_masked(mask) else mask
+            return F.scaled_dot_product_attention(query, key, value, kept, dropout)
         # the fused kernel has no second derivative, which penalties on gradients need
         similarity = (query @ key.transpose(-2, -1)) / math.sqrt(query.shape[-1])
         return similarity.masked_fill(~mask, -torch.inf).softmax(dim=-1) @ value

@@ -12,7 +12,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from jsqa_metric.encoders import SpectrogramEncoder, WaveformEncoder
-from jsqa_metric.layers import AttentionPooling, MeanPooling, apply_mask, length_mask
+from jsqa_metric.layers import AttentionPooling, MeanPooling, apply_lengths
 
 MOS_RANGE = (1.0, 5.0)
 LOG_STD = "log_std"
@@ -200,8 +200,7 @@ class JSQAModel(nn.Module, PyTorchModelHubMixin, library_name="jsqa_metric", tag
         """
         if lengths is None:
             lengths = torch.full((wav.shape[0],), wav.shape[1], device=wav.device)
-        wav = apply_mask(wav[:, None], length_mask(lengths, wav.shape[1]))[:, 0]
-        pooled: Tensor = self.pooling(*self.encoder(wav, lengths))
+        pooled: Tensor = self.pooling(*self.encoder(apply_lengths(wav, lengths), lengths))
         return pooled
 
     def predict(self, wav: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:

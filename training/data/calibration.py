@@ -145,6 +145,17 @@ class Calibration:
         NaN: of damage in several dimensions, nobody knows which share is whose. The last column is how much the
         teachers of a clip's MOS differ about it, a standard deviation, and NaN where there is one only.
         """
+        unit, spread = self.shares(clips)
+        of_recordings = reference_scale(np.array([c.reference for c in clips]), self.reference) ** -self.recording
+        span = (CLEAN_MOS - 1) * np.array([c.share(top_hz) for c in clips]) * of_recordings
+        mos = np.clip(1 + unit * span, 1, 5)
+        standardised = (np.array([c.labels for c in clips]) - self.mean) / self.std
+        dimensions = [self._dimensions(clip, share) for clip, share in zip(clips, unit, strict=True)]
+        doubt = spread * span
+        return np.column_stack([mos, standardised, dimensions, doubt]).astype(np.float32)
+
+    def shares(self, clips: Sequence[LabelledClip]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """What the damage leaves of the range from the worst to undamaged wideband speech, and the teachers' spread."""
         mixture, spread = self.mixture(clips)
         if self.expected:
             by_parameters = self.expected(clips)
@@ -154,13 +165,7 @@ class Calibration:
         if self.narrowband:
             most = band_share(np.array([c.bandwidth_hz for c in clips]))
             unit = np.where(most < 1, np.minimum(unit, most), unit)
-        of_recordings = reference_scale(np.array([c.reference for c in clips]), self.reference) ** -self.recording
-        span = (CLEAN_MOS - 1) * np.array([c.share(top_hz) for c in clips]) * of_recordings
-        mos = np.clip(1 + unit * span, 1, 5)
-        standardised = (np.array([c.labels for c in clips]) - self.mean) / self.std
-        dimensions = [self._dimensions(clip, share) for clip, share in zip(clips, unit, strict=True)]
-        doubt = spread * span / (self.clean - self.worst)
-        return np.column_stack([mos, standardised, dimensions, doubt]).astype(np.float32)
+        return unit, spread / (self.clean - self.worst)
 
     @staticmethod
     def _dimensions(clip: LabelledClip, share: float) -> list[float]:
