@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from conftest import needs_training
 needs_training()
 
 from jsqa_metric.model import DIMENSIONS
+from training import e_model_report
 from training.data.calibration import CLEAN_MOS, LEAST_ANCHORS, Calibration
 from training.data.labels import UNKNOWN, LabelledClip, read_set
 from training.teachers import CODEC_TEACHERS, TEACHERS
@@ -129,6 +131,25 @@ def test_narrow_bands_cost_what_the_e_model_says_where_the_teachers_say_less():
     assert (np.diff([cut[coloration] for cut in cuts]) > 0).all()
     for heard in (clip("noise", LABELS["noise"], 4000), clip("clean", LABELS["clean"], 7000)):  # nothing on top of it
         np.testing.assert_array_equal(strict.targets([heard]), lenient.targets([heard]))
+
+
+def test_labels_stand_beside_the_ratings_of_the_e_model(tmp_path):
+    (tmp_path / "00000").mkdir()
+    with (tmp_path / "00000" / "labels.csv").open("w", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(["file", "condition", *TEACHERS, "parameters"])
+        codec = {"codec": "mu-law", "bit_rate": 64000.0, "codec_passes": 1.0}
+        for condition, hz, known in (("clean", 8000, {}), ("low_pass", 3400, {}), ("codec", 3400, codec)):
+            parameters = json.dumps({"level_db": -26, "bandwidth_hz": hz} | known)
+            writer.writerows([["a.flac", condition, *LABELS["clean"], parameters]] * 6)
+        writer.writerows([["a.flac", "noise", *LABELS["noise"], json.dumps({"level_db": -26})]] * 6)
+    out = tmp_path / "report.md"
+    e_model_report.main(["--set", f"data.train=[{tmp_path}]", "data.own=1", "--out", str(out)])
+    report = out.read_text()
+    for row in ("mu-law 64 kbit/s | 6 | 0.72 |", "3000 to 3500 Hz | 6 | 0.70 |"):
+        line = next(line for line in report.splitlines() if row in line)
+        assert re.search(r"\| (0.9|1.0).* \| 0.72 ± 0.00 \|$", line)
+    assert "amr" not in report
 
 
 def test_codec_teachers_judge_resynthesised_speech_on_the_scale_of_classic_codecs():

@@ -2,9 +2,9 @@
 
     python -m training.e_model_report --out training/results/e_model.md
 
-Both are shares of the range from the worst to undamaged wideband speech: those of the E-model are transmission ratings
-over 129, that of wideband speech. Clips are those of a recipe's training sets whose only damage is one pass of the codec,
-or a band that ends somewhere. The labels are without the recording.
+Both are shares of the range from the worst to undamaged wideband speech: those of the E-model are transmission
+ratings over 129, that of wideband speech. Clips are those of a recipe's training sets whose only damage is one pass
+of the codec, or a band that ends somewhere. The labels are without the recording.
 """
 
 from __future__ import annotations

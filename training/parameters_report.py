@@ -2,7 +2,7 @@
 
     python -m training.parameters_report sets/fresh sets/fresh-codecs --out training/results/teachers_parameters.md
 
-Two estimates of the share that counts (`own` of `training.data.calibration.Calibration`), neither of which asks a listener:
+Two estimates of the share that counts (`own` of `training.data.calibration.Calibration`), without asking listeners:
 
 - PESQ and Distill-MOS are two forms of one test, so what they have in common is no chance of one of them: from the
   correlation r of their residuals follows the reliability of their mean, 2 r / (1 + r) (Spearman and Brown 1910). That

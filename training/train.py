@@ -24,7 +24,7 @@ import yaml
 from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from jsqa_metric import load_model
+from jsqa_metric import JSQAModel, load_model
 from training.checkpoints import KeepLast, read_model
 from training.data.labelled import LabelledData
 from training.data.loading import SeedSteps
@@ -99,13 +99,7 @@ def train(recipe: dict[str, Any], out: Path) -> Path:
     if recipe.get("start") and not hasattr(module, "model"):
         raise ValueError(f"`start` is for tasks with a model, not for {task}")
     if recipe.get("start") and not resume.exists():
-        start = recipe["start"]
-        other = load_model(**start) if isinstance(start, dict) else read_model(start)
-        # no weight depends on their values
-        changed: dict[str, Any] = {"floor_db": 0, "dropout": 0.0, "window_seconds": 12.0, "revision": ""}
-        if replace(other.config, **changed) != replace(module.model.config, **changed):
-            raise ValueError(f"{recipe['start']} holds another model, {other.config}, than the recipe's")
-        module.model.load_state_dict(other.state_dict())
+        begin(module.model, recipe["start"])
     average = [EMAWeightAveraging(decay=recipe["average"])] if recipe.get("average") else []
     last = KeepLast(resume, SAVE_EVERY_STEPS)
     trainer = lightning.Trainer(
@@ -119,6 +113,27 @@ def train(recipe: dict[str, Any], out: Path) -> Path:
         print(f"{best}: the last weights, as nothing came that could choose others")
         trainer.save_checkpoint(best)
     return best
+
+
+def begin(model: JSQAModel, start: str | dict[str, Any]) -> None:
+    """Take all weights from another model, or, with `convolutions: new`, all behind the convolutions.
+
+    Raises:
+        ValueError: If it is another kind of model.
+    """
+    # no weight depends on their values
+    changed: dict[str, Any] = {"floor_db": 0, "dropout": 0.0, "window_seconds": 12.0, "revision": ""}
+    fresh: tuple[str, ...] = ()  # no name starts with any of none
+    if isinstance(start, dict):
+        start = dict(start)
+        if start.pop("convolutions", None) == "new":
+            changed |= {"width": 1, "convolutions": ()}
+            fresh = ("encoder.convolutions.", "encoder.flatten.")
+    other = load_model(**start) if isinstance(start, dict) else read_model(start)
+    if replace(other.config, **changed) != replace(model.config, **changed):
+        raise ValueError(f"{start} holds another model, {other.config}, than the recipe's")
+    taken = {name: tensor for name, tensor in other.state_dict().items() if not name.startswith(fresh)}
+    model.load_state_dict(model.state_dict() | taken)
 
 
 def keep_recipe(recipe: dict[str, Any], out: Path) -> None:

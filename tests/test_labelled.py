@@ -1,0 +1,99 @@
+"""Labelled sets on their way into training: rates, crops, batches, levels, and targets that a model gives."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+from conftest import needs_training
+
+needs_training()
+
+from jsqa_metric import load_model
+from training.data.calibration import DIMENSION_COLUMNS, Calibration
+from training.data.labelled import FAINTEST_DB, LabelledData, LabelledSet, collate_cropped
+from training.data.labels import read_set
+from training.data.loading import SORTED_BATCHES, TrainingSampler
+
+
+def test_sets_are_read_at_the_rate_of_the_model(labelled_set):
+    clips = read_set(labelled_set[0])
+    data = LabelledSet(clips, Calibration.fit(clips), 24000)
+    for index, labelled in enumerate(clips):
+        wav, _ = data[index]
+        file = sf.info(labelled.path)
+        assert len(wav) == -(-file.frames * 24000 // file.samplerate)
+        assert 0.001 < wav.abs().max() <= 1
+
+
+def test_training_batches_are_crops_without_padding():
+    items = [(torch.arange(n).float(), torch.zeros(1)) for n in (50, 80, 60)]
+    wav, lengths, _ = collate_cropped(items)
+    assert wav.shape == (3, 50)
+    assert lengths.tolist() == [50, 50, 50]
+    assert (wav.diff(dim=1) == 1).all()
+
+
+def test_batches_of_like_length_hold_each_clip_once_and_change_with_the_epoch():
+    lengths = torch.randint(64000, 120000, (1000,), generator=torch.Generator().manual_seed(0))
+
+    def epoch(number: int, rank: int = 0, ranks: int = 1) -> list[int]:
+        batches = 1000 // ranks // 10
+        trainer = SimpleNamespace(
+            world_size=ranks, global_rank=rank, fit_loop=SimpleNamespace(total_batch_idx=number * batches - 1)
+        )
+        return list(TrainingSampler(range(1000), trainer, 10, seed=1, lengths=lengths))
+
+    first, second = epoch(0), epoch(1)
+    assert sorted(first) == sorted(second) == list(range(1000))
+    assert first != second
+    within = [np.ptp(lengths[batch].numpy()) for batch in np.split(np.array(first), 100)]
+    assert np.mean(within) < 2 * 56000 / SORTED_BATCHES
+    order = [lengths[batch].float().mean() for batch in np.split(np.array(first), 100)]
+    assert abs(np.corrcoef(order, range(100))[0, 1]) < 0.3  # the long ones come at any time
+    both = epoch(0, 0, 2), epoch(0, 1, 2)
+    assert not set(both[0]) & set(both[1])
+    halves = [abs(lengths[a].float().mean() - lengths[b].float().mean()) for a, b in zip(*both, strict=True)]
+    assert np.mean(halves) < 800  # neither always has the longer ones
+
+
+def test_clips_are_taught_what_a_model_says_of_them(labelled_set):
+    folder, teacher = [str(labelled_set[0])], {"model": "default", "revision": "2027.07"}
+    data = LabelledData(folder, folder, 16000, taught_by=teacher)
+    data.setup("fit")
+    mos, std, dimensions = load_model(**teacher).predict_details(data.train_set[0][0][None])
+    taught, labels = data.train_set.targets, data.valid_set.targets
+    torch.testing.assert_close(taught[0, 0], mos[0])
+    torch.testing.assert_close((taught[0, DIMENSION_COLUMNS] + 3).clamp(1, 5), dimensions[0])
+    torch.testing.assert_close(taught[:, -1], labels[:, -1], equal_nan=True)  # how much the teachers differ
+    both = torch.stack([taught[:, 0], labels[:, 0]])
+    assert 0.6 < torch.corrcoef(both)[0, 1] < 0.999
+    with pytest.raises(ValueError, match="a model that teaches must predict pesq, .* at 24000 Hz"):
+        LabelledData(folder, folder, 24000, taught_by=teacher).setup("fit")
+
+
+def test_a_clip_at_another_level_has_the_labels_of_that_level(labelled_set):
+    clips = read_set(labelled_set[0])
+    calibration = Calibration.fit(clips)
+    as_they_are, changed = (LabelledSet(clips, calibration, 16000, gain_db=gain) for gain in (0.0, 12.0))
+    torch.manual_seed(0)
+    gains_db = []
+    loud = as_they_are.audio[0].abs().max()
+    changed.audio[0] = as_they_are.audio[0] = (as_they_are.audio[0].float() * 32000 / loud).to(torch.int16)  # no room
+    for index, clip in enumerate(clips):
+        (before, _), (after, targets) = as_they_are[index], changed[index]
+        gain_db = 20 * float((after.norm() / before.norm()).log10())
+        gains_db.append(gain_db)
+        torch.testing.assert_close(after, before * 10 ** (gain_db / 20), atol=1e-4, rtol=0)
+        assert after.abs().max() <= 1.001
+        level_db = clip.level_db + gain_db
+        assert level_db >= min(FAINTEST_DB, clip.level_db) - 0.01
+        assert abs(gain_db) <= 12.01
+        expected = calibration.targets([replace(clip, level_db=level_db)], top_hz=8000)[0]
+        if expected[0] > 1:  # at the bottom of the scale the MOS says nothing of what it was before
+            torch.testing.assert_close(targets, torch.from_numpy(expected), atol=0.01, rtol=0, equal_nan=True)
+    assert np.ptp(gains_db) > 6
