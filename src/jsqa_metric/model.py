@@ -98,8 +98,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", tuple(self.tasks))  # JSON knows no tuples
-        rows = [tuple(row) if isinstance(row, list) else row for row in self.convolutions]
-        object.__setattr__(self, "convolutions", tuple(rows))
+        rows = self.convolutions if isinstance(self.convolutions, (list, tuple)) else (self.convolutions,)
+        object.__setattr__(self, "convolutions", tuple(tuple(row) if isinstance(row, list) else row for row in rows))
         for name, (low, high) in _LIMITS.items():
             value = getattr(self, name)
             if type(value) is not int or not low <= value <= high:
