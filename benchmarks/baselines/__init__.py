@@ -12,6 +12,7 @@ __all__ = ["NAMES", "OURS", "Baseline", "Unavailable", "make"]
 OURS = "jsqa"
 _MODULES = {
     OURS: "ours:Ours",
+    "jsqa_light": "ours:Light",
     "nisqa": "nisqa:Nisqa",
     "distillmos": "distill:DistillMos",
     "dnsmos_p808": "speech_mos:DnsmosP808",

@@ -31,7 +31,7 @@ class Ours(Baseline):
     @property
     def spec(self) -> str:
         """Its name, or the folder."""
-        return self.name if self.model == "default" else self.model
+        return self.name if self.model in jsqa_metric.available_models() else self.model
 
     @property
     def version(self) -> str:
@@ -65,3 +65,11 @@ class Ours(Baseline):
     def gradient(self, audio: Array, sample_rate: int) -> Array:
         """Gradient of the score."""
         return torch_gradient(lambda signal: jsqa_metric.score(signal, sample_rate, model=self.model), audio)
+
+
+class Light(Ours):
+    """The same with the light weights."""
+
+    def __init__(self) -> None:
+        super().__init__("light")
+        self.name = "jsqa_light"
