@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jsqa_metric
-from jsqa_metric import score
+from jsqa_metric import available_models, score
 from jsqa_metric.hub import _load
 
 QUIET_IMPORT = """
@@ -58,9 +58,17 @@ def test_golden_scores_of_the_example_clips():
     np.testing.assert_allclose(score(paths), [golden[p.name] for p in paths], atol=1e-3)
 
 
+def test_light_weights_agree_with_the_default_ones_and_are_not_they():
+    paths = sorted(EXAMPLES.glob("*.flac"))
+    default, light = score(paths), score(paths, model="light")
+    assert np.corrcoef(default, light)[0, 1] > 0.95
+    assert 0.02 < np.abs(default - light).mean() < 0.3
+
+
+@pytest.mark.parametrize("model", available_models())
 @pytest.mark.parametrize("talker", ["english", "german"])
-def test_clean_speech_scores_highest_and_strong_noise_below_weak(talker):
-    mos = {p.stem.partition("_")[2]: score(p) for p in EXAMPLES.glob(f"{talker}_*.flac")}
+def test_clean_speech_scores_highest_and_strong_noise_below_weak(talker, model):
+    mos = {p.stem.partition("_")[2]: score(p, model=model) for p in EXAMPLES.glob(f"{talker}_*.flac")}
     assert max(mos, key=mos.__getitem__) == "clean"
     assert mos["noise05"] < mos["noise20"] < mos["clean"]
     assert mos["clean"] > 3.9

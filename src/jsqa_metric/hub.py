@@ -42,7 +42,7 @@ def available_models() -> list[str]:
         Names that `load_model` takes.
 
     >>> available_models()
-    ['default']
+    ['default', 'light']
     """
     return sorted(folder.name for folder in _EMBEDDED.iterdir() if (folder / CONFIG_NAME).is_file())
 
