@@ -51,11 +51,12 @@ def test_import_and_scoring_need_no_network_no_torchaudio_and_print_nothing(tmp_
     assert process.stdout == process.stderr == ""
 
 
-def test_golden_scores_of_the_example_clips():
-    golden = json.loads((EXAMPLES / "golden.json").read_text())
+@pytest.mark.parametrize(("model", "file"), [("default", "golden.json"), ("light", "golden_light.json")])
+def test_golden_scores_of_the_example_clips(model, file):
+    golden = json.loads((EXAMPLES / file).read_text())
     paths = sorted(EXAMPLES.glob("*.flac"))
     assert sorted(golden) == [p.name for p in paths]
-    np.testing.assert_allclose(score(paths), [golden[p.name] for p in paths], atol=1e-3)
+    np.testing.assert_allclose(score(paths, model=model), [golden[p.name] for p in paths], atol=1e-3)
 
 
 def test_light_weights_agree_with_the_default_ones_and_are_not_they():

@@ -140,6 +140,8 @@ def test_a_run_takes_all_but_the_convolutions_from_a_model_with_others(labelled_
     assert own == {name for name in after if name.startswith(("encoder.convolutions.", "encoder.flatten."))}
     with pytest.raises(ValueError, match="holds another model"):
         train.begin(JSQAModel(ModelConfig(channels=64)), {"model": "default", "convolutions": "new"})
+    with pytest.raises(ValueError, match="can only be 'new', got True"):
+        train.begin(load_model("light"), {"model": "default", "convolutions": True})
 
 
 def test_a_run_goes_on_from_published_weights_and_the_mean_of_both_is_published(labelled_set, tmp_path):

@@ -50,15 +50,22 @@ BANDS_HZ = (3000, 3500, 4000, 4500, 5000, 5500, 6000, 6500, 7000, 7500, 8000)
 LEAST_CLIPS = 5
 
 
-def row(name: str, rating: float, clips: list[LabelledClip], calibrations: dict[str, Calibration]) -> dict[str, object]:
-    """The shares of these clips by each calibration, with the standard error of the mean."""
+def row(
+    name: str, rating: float | None, clips: list[LabelledClip], calibrations: dict[str, Calibration]
+) -> dict[str, object]:
+    """The shares of these clips by each calibration, with the standard error of the mean.
+
+    Without a rating, it is the mean of what the E-model gives to their bandwidths.
+    """
+    if rating is None:
+        rating = float(band_share(np.array([clip.bandwidth_hz for clip in clips])).mean())
     shares = {column: fitted.shares(clips)[0] for column, fitted in calibrations.items()}
     texts = {c: f"{s.mean():.2f} ± {s.std(ddof=1) / len(s) ** 0.5:.2f}" for c, s in shares.items()}
     return {"": name, "clips": len(clips), "E-model": f"{rating:.2f}"} | texts
 
 
 def table(
-    cases: dict[str, tuple[float, Callable[[LabelledClip], bool]]],
+    cases: dict[str, tuple[float | None, Callable[[LabelledClip], bool]]],
     clips: list[LabelledClip],
     calibrations: dict[str, Calibration],
 ) -> str:
@@ -90,8 +97,7 @@ def main(arguments: list[str] | None = None) -> None:
     calibrations = {"teachers": replace(strict, narrowband=False), "labels": strict}
     codecs = {f"{n} {r / 1000:g} kbit/s": (1 - i / WIDE, _coded(n, r)) for (n, r), i in IMPAIRMENTS.items()}
     bands = {
-        f"{low} to {high} Hz": (float(band_share(np.array([(low + high) / 2]))[0]), _ending(low, high))
-        for low, high in zip(BANDS_HZ[:-1], BANDS_HZ[1:], strict=True)
+        f"{low} to {high} Hz": (None, _ending(low, high)) for low, high in zip(BANDS_HZ[:-1], BANDS_HZ[1:], strict=True)
     }
     parts = [
         "# Labels beside the E-model\n",

@@ -116,20 +116,23 @@ def train(recipe: dict[str, Any], out: Path) -> Path:
 
 
 def begin(model: JSQAModel, start: str | dict[str, Any]) -> None:
-    """Take all weights from another model, or, with `convolutions: new`, all behind the convolutions.
+    """Take all weights from another model; with `convolutions: new`, all but these and the layer that flattens them.
 
     Raises:
-        ValueError: If it is another kind of model.
+        ValueError: If it is another kind of model, or `convolutions` something else.
     """
     # no weight depends on their values
     changed: dict[str, Any] = {"floor_db": 0, "dropout": 0.0, "window_seconds": 12.0, "revision": ""}
     fresh: tuple[str, ...] = ()  # no name starts with any of none
+    if isinstance(start, dict) and "convolutions" in start:
+        if start["convolutions"] != "new":
+            raise ValueError(f"`convolutions` of `start` can only be 'new', got {start['convolutions']!r}")
+        changed |= {"width": 1, "convolutions": ()}
+        fresh = ("encoder.convolutions.", "encoder.flatten.")
     if isinstance(start, dict):
-        start = dict(start)
-        if start.pop("convolutions", None) == "new":
-            changed |= {"width": 1, "convolutions": ()}
-            fresh = ("encoder.convolutions.", "encoder.flatten.")
-    other = load_model(**start) if isinstance(start, dict) else read_model(start)
+        other = load_model(**{name: value for name, value in start.items() if name != "convolutions"})
+    else:
+        other = read_model(start)
     if replace(other.config, **changed) != replace(model.config, **changed):
         raise ValueError(f"{start} holds another model, {other.config}, than the recipe's")
     taken = {name: tensor for name, tensor in other.state_dict().items() if not name.startswith(fresh)}

@@ -108,7 +108,7 @@ class LogMel(nn.Module):
 
 
 class SpectrogramEncoder(nn.Module):
-    """Log-mel, 2-D convolutions that halve bands and time, then self-attention over what is left of the frames.
+    """Log-mel, 2-D convolutions with strides over bands and time, then self-attention over what is left of the frames.
 
     Args:
         sample_rate: Rate of the input, in Hz.

@@ -53,7 +53,7 @@ def _possible(convolution: object) -> bool:
     return (
         isinstance(convolution, tuple)
         and [type(value) for value in convolution] == [int] * 3
-        and all(1 <= value <= most for value, most in zip(convolution, (1024, 4, 4), strict=True))
+        and all(1 <= value <= most for value, most in zip(convolution, (256, 4, 4), strict=True))
     )
 
 
@@ -64,7 +64,7 @@ class ModelConfig:
     Args:
         encoder: "spectrogram" (fast, the default) or "waveform" (the paper's).
         sample_rate: Rate the network works at, in Hz.
-        width: Channels of the first convolution.
+        width: Channels of the first convolution (without meaning where there are `convolutions`).
         convolutions: Channels, stride over bands and stride over time of each convolution (spectrogram only; empty for
             the five of `SpectrogramEncoder`, which grow with `width`).
         bands: Mel bands (spectrogram only).
@@ -106,7 +106,7 @@ class ModelConfig:
                 raise ValueError(f"`{name}` must be a whole number from {low} to {high}, got {value!r}")
         if len(self.convolutions) > _MOST_CONVOLUTIONS or not all(map(_possible, self.convolutions)):
             raise ValueError(
-                f"`convolutions` must be at most {_MOST_CONVOLUTIONS} of channels (1 to 1024), stride over "
+                f"`convolutions` must be at most {_MOST_CONVOLUTIONS} of channels (1 to 256), stride over "
                 f"bands and stride over time (1 to 4), got {self.convolutions!r}"
             )
         if not (isinstance(self.window_seconds, (int, float)) and 0.1 <= self.window_seconds <= 600):

@@ -73,7 +73,8 @@ class Calibration:
     Bandwidth and level then scale the distance from 1, and so does the recording: nobody hears the reference, and
     `recording` is how much of what Distill-MOS holds for or against it counts, from 0 to 1.
     Teachers hear little wrong with narrow bands where nothing else is wrong: with `narrowband`, no damage is less than
-    what the E-model (G.107.1) takes off for the clip's bandwidth alone.
+    what the E-model (G.107.1) takes off for the clip's bandwidth alone. This is before the recording counts, and leaves
+    how much the teachers differ as it is.
     Teachers err by chance: where no recording was drawn for the damage (`DRAWN`), `own` is how much of the MOS's
     difference from what the parameters lead one to expect counts (1: all). The other tasks stay as they are.
     """

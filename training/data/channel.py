@@ -129,7 +129,7 @@ def low_pass(speech: Signal, rng: np.random.Generator, material: Material) -> tu
     low, high = bark(3000.0), bark(8000.0)
     place = (rng.uniform(low, high) + 0.53) / 26.81
     cut_hz = float(1960 * place / (1 - place))
-    order = int(rng.choice([6, 12, 24]))  # from the slope of an analogue filter to that of a resampler
+    order = int(rng.choice([6, 12, 24]))  # and back: from 72 dB per octave to as steep as a resampler
     out = sosfiltfilt(butter(order, cut_hz, "low", fs=SIMULATION_RATE, output="sos"), speech)
     return out.astype(np.float32), {"low_cut_hz": 0.0, "high_cut_hz": cut_hz, "bandwidth_hz": cut_hz}
 

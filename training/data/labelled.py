@@ -134,7 +134,8 @@ class LabelledData(lightning.LightningDataModule):
         recording: See `Calibration.fit`.
         own: See `Calibration.fit`.
         narrowband: See `Calibration.fit`.
-        taught_by: Arguments of `load_model`: the training clips have the targets that this model predicts.
+        taught_by: Arguments of `load_model`: the training clips have the targets that this model predicts of them as
+            they are; with `gain_db`, the levels' formula changes these, too, and gives the loudness.
         gain_db: See `LabelledSet`; for training only.
         whole: Batches are of clips of like length, so that little is cropped; otherwise each is cropped to
             the shortest of those that chance brought together.
