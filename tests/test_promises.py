@@ -98,8 +98,10 @@ def test_it_hears_up_to_20_khz(speech):
     assert score(batch, 48000, lengths=[len(fullband), 48000])[0] == pytest.approx(scores[-1], abs=1e-5)
 
 
-def _results(part):
-    lines = (ROOT / "benchmarks" / "results" / part / f"{part}.csv").read_text(encoding="utf-8").splitlines()
+def _results(part, folder=""):
+    lines = (
+        (ROOT / "benchmarks" / "results" / (folder or part) / f"{part}.csv").read_text(encoding="utf-8").splitlines()
+    )
     return list(csv.DictReader(line for line in lines if not line.startswith("#")))
 
 
@@ -111,6 +113,7 @@ def _table(first_line):
 
 
 SHORT_NAMES = {
+    "jsqa_metric, light weights": "jsqa_light",
     "jsqa_metric": "jsqa",
     "NISQA v2": "nisqa",
     "NISQA v2 (torchmetrics)": "nisqa",
@@ -124,7 +127,7 @@ SHORT_NAMES = {
 def test_the_agreement_in_the_readme_is_that_of_the_results():
     found = {(row["set"], row["metric"]): row["pcc"] for row in _results("accuracy") if row["level"] == "file"}
     table = _table("| | TCD-VoIP")
-    assert len(table) == 6
+    assert len(table) == 7
     for name, cells in table.items():
         expected = [f"{float(found[rated, SHORT_NAMES[name]]):.3f}" for rated in ("tcd", "p808", "codec")]
         assert cells == expected, name
@@ -142,6 +145,15 @@ def test_the_cost_in_the_readme_is_that_of_the_results():
         for cell, row in zip(cells, rows, strict=False):
             assert cell == (f"{float(row['cost']):.4f}" if row["cost"] else "–"), (name, row)
         assert cells[-1] == f"{float(rows[1]['memory_mb']):.0f} MB"
+
+
+def test_the_cost_of_the_light_weights_in_the_readme_is_that_of_the_results():
+    ratios = {(row["metric"], row["kind"], row["threads"]): row["ratio"] for row in _results("speed", "speed-light")
+              if float(row["seconds"]) == 8}  # fmt: skip
+    places = [("clip", "1"), ("clip", "2"), ("batch", "2")]
+    light, default = ([f"{float(ratios[(name, *place)]):.1f}" for place in places] for name in ("jsqa_light", "jsqa"))
+    part = README[README.index("**The light weights**") :].split("\n\n")[0]
+    assert re.findall(r"\d+\.\d", part) == [*light[:2], *default[:2], light[2], default[2]]
 
 
 def test_the_example_improves_a_clip_by_gradient(noisy):
