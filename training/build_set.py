@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
         default=COUNT_PROBABILITIES[0],
         help="of undamaged clips (default: %(default)s)",
     )
-    kinds = "of damage (default: all but gan_codec, which recipes/gan_codec.yaml trains)"
+    kinds = "of damage (default: all but low_pass and gan_codec, which recipes/gan_codec.yaml trains)"
     parser.add_argument("--kinds", nargs="+", choices=DEGRADATIONS, default=[*DEFAULT_KINDS], help=kinds)
     parser.add_argument("--shard-clips", type=int, default=100, help="the same in every run of a set")
     parser.add_argument("--seed", type=int, default=1)
