@@ -7,15 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import needs_training
 
 needs_training()
 
-from training import parameters_report
+from training import build_set, parameters_report
 from training.data.calibration import DRAWN, Calibration
 from training.data.expected import Expected
-from training.data.labelled import LabelledData, calibrate
+from training.data.labelled import TASKS, LabelledData, calibrate
 from training.data.labels import LabelledClip, read_set
+from training.regression import Regression
 
 CLIPS = 400
 
@@ -64,6 +66,48 @@ def test_chance_counts_in_part_where_the_parameters_say_all(kind, kept):
 
     assert counts(part) / counts(whole) == pytest.approx(kept, abs=0.05)
     assert np.corrcoef(part, due)[0, 1] >= np.corrcoef(whole, due)[0, 1]
+
+
+def test_clips_that_no_teacher_was_asked_about_have_the_label_that_their_parameters_lead_one_to_expect():
+    train, due, _ = clips("codec", "train", 1)
+    liked = np.where(np.arange(CLIPS) % 2, 3.0, 4.5)  # one talker's recordings are poor
+    train = [replace(c, reference=r, talker=str(r)) for c, r in zip(train, liked, strict=True)]
+    silent = [replace(c, labels=(np.nan,) * 4, reference=np.nan, path=Path("new") / c.path) for c in train]
+    calibration = Calibration.fit([*train, *silent], recording=0.5)
+    labelled, unlabelled = calibration.targets(train), calibration.targets(silent)
+    np.testing.assert_array_equal(labelled, Calibration.fit(train, recording=0.5).targets(train))  # all of chance
+    assert np.isnan(unlabelled[:, [1, 2, 3, 4, -1]]).all()
+    assert not np.isnan(unlabelled[:, 0]).any()
+    for talker in (0, 1):  # what is due to the parameters, scaled by what the talker's recordings are like
+        assert np.corrcoef(unlabelled[talker::2, 0], due[talker::2])[0, 1] > 0.97
+    assert unlabelled[::2, 0].mean() - unlabelled[1::2, 0].mean() > 0.2
+    poor, unknown = replace(silent[0], talker="3.0"), replace(silent[0], talker="nobody's")
+    assert (np.diff(calibration.targets([poor, unknown, silent[0]])[:, 0]) > 0.1).all()
+    with pytest.raises(ValueError, match="fitted with such clips"):
+        Calibration.fit(train).targets(silent)
+    with pytest.raises(ValueError, match="no teacher was asked about any"):
+        Calibration.fit(silent)
+
+
+def test_a_set_without_labels_is_the_same_clips_and_trains_beside_one_with_labels(labelled_set, tmp_path):
+    folder, arguments = labelled_set
+    build_set.main(
+        [str(tmp_path), *arguments[1:], *("--clips", "6", "--shard-clips", "6", "--workers", "1", "--unlabelled")]
+    )
+    silent, judged = read_set(tmp_path), read_set(folder)
+    assert len(silent) == 6
+    for without, clip in zip(silent, judged, strict=False):
+        assert without.path.read_bytes() == clip.path.read_bytes()
+        assert (without.condition, without.parameters, without.judged, clip.judged) == (
+            clip.condition, clip.parameters, False, True)  # fmt: skip
+    data = LabelledData([str(folder), str(tmp_path)], [str(folder)], 16000, recording=0.5)
+    data.setup("fit")
+    assert len(data.train_set) == 18
+    targets = data.train_set.targets
+    assert not targets[:, 0].isnan().any()
+    model = Regression({"encoder": "spectrogram", "sample_rate": 16000, "width": 4, "channels": 16, "layers": 1})
+    losses = model.losses(torch.full((18,), 3.0), torch.zeros(18, len(TASKS), requires_grad=True), targets)
+    assert all(loss.isfinite() for loss in losses)
 
 
 def noisy_judges(shared_chance: float, seed: int = 1) -> list[LabelledClip]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import multiprocessing
 import os
 import shutil
@@ -32,16 +33,16 @@ from training.teachers import ALL_LABELS, Teachers
 COLUMNS = ["file", "talker", "condition", "seconds", *ALL_LABELS, "parameters"]
 
 _simulator: Simulator
-_teachers: Teachers
+_teachers: Teachers | None
 
 
 def _start_worker(
-    speech: Sequence[str], noise: str, rooms: Sequence[str], clean_share: float, kinds: Sequence[str]
+    speech: Sequence[str], noise: str, rooms: Sequence[str], clean_share: float, kinds: Sequence[str], unlabelled: bool
 ) -> None:
     global _simulator, _teachers
     torch.set_num_threads(1)  # one process a core
     _simulator = Simulator(speech, noise, rooms, clean_share=clean_share, kinds=kinds)
-    _teachers = Teachers()
+    _teachers = None if unlabelled else Teachers()
 
 
 def build_shard(shard: int, folder: Path, seed: int, size: int) -> int:
@@ -57,7 +58,9 @@ def build_shard(shard: int, folder: Path, seed: int, size: int) -> int:
             sf.write(temporary / name, np.clip(clip.degraded, -1, 1), clip.sample_rate, subtype="PCM_16")
             parameters = {k: round(v, 4) if isinstance(v, float) else v for k, v in clip.parameters.items()}
             condition = "+".join(clip.degradations) or "clean"
-            labels = {k: f"{v:.4f}" for k, v in _teachers.label(clip.heard, clip.reference, condition).items()}
+            labels = dict.fromkeys(ALL_LABELS, math.nan)
+            if _teachers:
+                labels = _teachers.label(clip.heard, clip.reference, condition)
             row = {
                 "file": name,
                 "talker": clip.talker,
@@ -65,7 +68,7 @@ def build_shard(shard: int, folder: Path, seed: int, size: int) -> int:
                 "seconds": f"{len(clip.degraded) / clip.sample_rate:.2f}",
                 "parameters": json.dumps(parameters),
             }
-            writer.writerow(row | labels)
+            writer.writerow(row | {name: f"{label:.4f}" for name, label in labels.items()})
     temporary.rename(final)
     return shard
 
@@ -86,6 +89,8 @@ def main(arguments: list[str] | None = None) -> None:
     )
     kinds = "of damage (default: all but low_pass and gan_codec, which recipes/gan_codec.yaml trains)"
     parser.add_argument("--kinds", nargs="+", choices=DEGRADATIONS, default=[*DEFAULT_KINDS], help=kinds)
+    unlabelled = "ask no teachers: much faster, for clips that a model teaches or whose parameters tell the label"
+    parser.add_argument("--unlabelled", action="store_true", help=unlabelled)
     parser.add_argument("--shard-clips", type=int, default=100, help="the same in every run of a set")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
@@ -93,13 +98,14 @@ def main(arguments: list[str] | None = None) -> None:
 
     names = ("speech", "noise", "rooms", "clean_share", "kinds", "shard_clips", "seed")
     codec = {"gan_codec": os.environ.get("JSQA_GAN_CODEC")} if "gan_codec" in args.kinds else {}
-    keep_facts(args.folder / "set.json", {name: getattr(args, name) for name in names} | codec)
+    facts = {name: getattr(args, name) for name in names} | codec
+    keep_facts(args.folder / "set.json", facts | ({"unlabelled": True} if args.unlabelled else {}))
     for unfinished in args.folder.glob(".[0-9]*"):
         shutil.rmtree(unfinished)
     shards = range(-(-args.clips // args.shard_clips))
     missing = [s for s in shards if not (args.folder / f"{s:05d}").exists()]
     context = multiprocessing.get_context("spawn")
-    settings = args.speech, args.noise, args.rooms, args.clean_share, args.kinds
+    settings = args.speech, args.noise, args.rooms, args.clean_share, args.kinds, args.unlabelled
     with context.Pool(args.workers, _start_worker, settings) as pool:
         build = partial(build_shard, folder=args.folder, seed=args.seed, size=args.shard_clips)
         for _ in tqdm(pool.imap_unordered(build, missing), total=len(shards), initial=len(shards) - len(missing)):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from jsqa_metric.bandwidth import bark
@@ -77,6 +78,8 @@ class Calibration:
     how much the teachers differ as it is.
     Teachers err by chance: where no recording was drawn for the damage (`DRAWN`), `own` is how much of the MOS's
     difference from what the parameters lead one to expect counts (1: all). The other tasks stay as they are.
+    A clip that no teacher was asked about has the MOS that its parameters lead one to expect, and the recordings of its
+    talker count (`talkers`: Distill-MOS's opinion of them) instead of its own.
     """
 
     mean: tuple[float, ...]
@@ -90,6 +93,7 @@ class Calibration:
     own: float = 1.0
     narrowband: bool = False
     expected: Expected | None = None
+    talkers: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def fit(
@@ -112,11 +116,15 @@ class Calibration:
             narrowband: See above.
 
         Raises:
-            ValueError: If `recording` or `own` is not from 0 to 1, or `recording` wanted without `by_reference`.
+            ValueError: If `recording` or `own` is not from 0 to 1, or `recording` wanted without `by_reference`; if no
+                teacher was asked about any clip.
         """
         if not (0 <= recording <= by_reference and 0 <= own <= 1):
             wrong = f"{recording!r} and {own!r}"
             raise ValueError(f"`recording` and `own` must be from 0 to 1, the first 0 without `by_reference`: {wrong}")
+        everything, clips = clips, [c for c in clips if c.judged]
+        if not clips:
+            raise ValueError("no teacher was asked about any of the clips: add a set that was built with labels")
         labels = np.array([c.labels for c in clips])
         references = np.array([c.reference for c in clips])
         known = by_reference and not np.isnan(references).all()
@@ -130,13 +138,14 @@ class Calibration:
             recording=recording,
             own=own,
             narrowband=narrowband,
+            talkers=pd.Series(references).groupby([c.talker for c in clips]).mean().dropna().to_dict() if known else {},
         )
         fitted = replace(fitted, codec_lines=fitted._codec_lines(clips))
         mixture, _ = fitted.mixture(clips)
         undamaged = mixture[[c.condition == "clean" for c in clips]]
         clean = np.nanmean(undamaged) if undamaged.size else np.nanmax(mixture)  # a tiny set may have none
         worst = float(np.nanquantile(mixture, 0.002))
-        expected = Expected(clips, mixture) if own < 1 else None
+        expected = Expected(clips, mixture) if own < 1 or len(clips) < len(everything) else None
         return replace(fitted, clean=float(clean), worst=worst, expected=expected)
 
     def targets(self, clips: Sequence[LabelledClip], top_hz: float = math.inf) -> NDArray[np.float32]:
@@ -145,9 +154,13 @@ class Calibration:
         These are the standardised labels of the teachers, and the MOS of each dimension less 3. What is not known is
         NaN: of damage in several dimensions, nobody knows which share is whose. The last column is how much the
         teachers of a clip's MOS differ about it, a standard deviation, and NaN where there is one only.
+
+        Raises:
+            ValueError: If no teacher was asked about some clips, and none such was there to fit to.
         """
         unit, spread = self.shares(clips)
-        of_recordings = reference_scale(np.array([c.reference for c in clips]), self.reference) ** -self.recording
+        own = [c.reference if c.judged else self.talkers.get(c.talker, math.nan) for c in clips]
+        of_recordings = reference_scale(np.array(own), self.reference) ** -self.recording
         span = (CLEAN_MOS - 1) * np.array([c.share(top_hz) for c in clips]) * of_recordings
         mos = np.clip(1 + unit * span, 1, 5)
         standardised = (np.array([c.labels for c in clips]) - self.mean) / self.std
@@ -158,10 +171,13 @@ class Calibration:
     def shares(self, clips: Sequence[LabelledClip]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """What the damage leaves of the range from the worst to undamaged wideband speech, and the teachers' spread."""
         mixture, spread = self.mixture(clips)
+        judged = np.array([c.judged for c in clips])
         if self.expected:
             by_parameters = self.expected(clips)
             share = np.where([DRAWN.isdisjoint(c.kinds) for c in clips], self.own, 1)
-            mixture = by_parameters + share * (mixture - by_parameters)
+            mixture = by_parameters + np.where(judged, share * (mixture - by_parameters), 0)
+        elif not judged.all():
+            raise ValueError("clips without labels need a calibration that was fitted with such clips among others")
         unit = (mixture - self.worst) / (self.clean - self.worst)
         if self.narrowband:
             most = band_share(np.array([c.bandwidth_hz for c in clips]))

@@ -71,7 +71,8 @@ class LabelledClip:
     """A clip of a set: where it lies, its damage, the teachers' labels, and what no teacher hears (Hz, dBFS).
 
     `reference` is Distill-MOS's label of the clean reference, NaN in sets that were built without; `codec_labels` are
-    those of `CODEC_TEACHERS`, NaN where they do not judge. `parameters` are those of the simulation.
+    those of `CODEC_TEACHERS`, NaN where they do not judge. `parameters` are those of the simulation. In sets that no
+    teacher was asked about, all labels are NaN.
     """
 
     path: Path
@@ -88,6 +89,11 @@ class LabelledClip:
     def kinds(self) -> list[str]:
         """Kinds of damage, or "clean"."""
         return self.condition.split("+")
+
+    @property
+    def judged(self) -> bool:
+        """Whether teachers were asked: one or another may still have had nothing to say."""
+        return not all(map(math.isnan, self.labels))
 
     @property
     def level_share(self) -> float:
