@@ -186,6 +186,22 @@ def test_every_audio_file_of_a_folder_is_a_row(capsys, tmp_path, speech):
     assert [status == "ok" for status in rows.values()] == [True] * 4 + [False]
 
 
+def test_files_at_one_level(capsys, tmp_path):
+    clip, report = EXAMPLES / "english_clean.flac", tmp_path / "report.csv"
+    audio, rate = sf.read(clip)
+    sf.write(tmp_path / "quiet.flac", audio / 10, rate, subtype="PCM_24")
+    status, out, _ = run(capsys, clip, tmp_path / "quiet.flac", "--level-db", "-26")
+    assert status == 0
+    second, first = sorted(rows_of(out), key=lambda row: "quiet" not in row["path"])
+    assert first["model"].endswith(" level -26 dBFS")
+    assert float(first["mos"]) == pytest.approx(score(clip, level_db=-26), abs=1e-5)
+    assert float(second["mos"]) == pytest.approx(float(first["mos"]), abs=0.05)
+    assert run(capsys, clip, "-o", report)[0] == 0
+    status, _, err = run(capsys, clip, "-o", report, "--resume", "--level-db", "-26")
+    assert status == 2
+    assert "--resume cannot go on" in err
+
+
 def test_usage_errors(capsys, tmp_path):
     clip = EXAMPLES / "english_clean.flac"
     (tmp_path / "folder.csv").mkdir()
@@ -200,6 +216,7 @@ def test_usage_errors(capsys, tmp_path):
         ([clip, "-o", tmp_path / "folder.csv"], "is a folder or a device"),
         ([clip, "--channel", "left"], "`channel`"),
         ([clip, "--batch-size", "0"], "`batch_size` must be"),
+        ([clip, "--level-db", "20"], "`level_db` must be"),
         ([clip, "--model", "nothing"], "no model 'nothing'"),
         ([clip, "--device", "abacus"], "`device`"),
         ([clip, "--resume"], "-o FILE"),

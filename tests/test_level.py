@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from jsqa_metric import load_model, score
-from jsqa_metric.level import active_level_db, level_share, turn_up
+from jsqa_metric.level import active_level_db, gain_to, level_share, turn_up
 
 RATE = 16000
 
@@ -120,3 +120,49 @@ def test_stretches_of_silence_and_hiss_do_not_count(speech, model):
     longer = score(np.concatenate([clip, hiss]), RATE, model=model, return_details=True)
     assert longer.mos == pytest.approx(expected, abs=0.15)
     assert longer.windows[-1].weight < 0.2
+
+
+def test_at_one_level_a_clip_scores_the_same_however_loud_it_came(speech, noisy, write_wav):
+    clips = [speech, noisy, np.concatenate([1e-2 * speech, np.tile(speech, 7)])]  # the last one of several windows
+    signals = [torch.from_numpy(clip) for clip in clips]
+    by_hand = [score(s * 10 ** ((-26 - active_level_db(s, RATE)) / 20), RATE) for s in signals]
+    for gain in (1, 1e-2, 3):
+        louder = [clip * np.float32(gain) for clip in clips]
+        np.testing.assert_allclose(score(louder, RATE, level_db=-26), by_hand, atol=2e-3)
+    path = write_wav("quiet.wav", clips[2] * np.float32(1e-2), RATE, subtype="FLOAT")
+    assert score(path, level_db=-26) == pytest.approx(by_hand[2], abs=2e-3)
+    padded = torch.zeros(2, len(clips[2]))
+    padded[0, : len(speech)], padded[1] = 1e-2 * signals[0], signals[2]
+    scores = score(padded, RATE, lengths=[len(speech), len(clips[2])], level_db=-26)
+    np.testing.assert_allclose(scores, [by_hand[0], by_hand[2]], atol=2e-3)
+    assert score(speech, RATE, level_db=-45) < score(speech, RATE, level_db=-26) - 0.3
+
+
+def test_one_gain_is_for_all_of_a_clip_and_leaves_its_pauses_pauses(speech):
+    clip = np.concatenate([np.tile(speech, 3)[: 12 * RATE], 1e-3 * np.tile(speech, 7)[: 30 * RATE]])
+    gain = gain_to(-26, [torch.from_numpy(clip)], RATE)
+    chunks = torch.from_numpy(clip).split(1500 * 320)
+    assert len(chunks) > 1
+    assert gain_to(-26, chunks, RATE) == pytest.approx(float(gain), rel=1e-5)
+    by_hand = score(torch.from_numpy(clip) * gain, RATE, return_details=True)
+    level = score(clip, RATE, level_db=-26, return_details=True)
+    assert [w.weight for w in level.windows] == pytest.approx([w.weight for w in by_hand.windows], abs=1e-3)
+    assert level.windows[-1].weight < 1e-3
+    assert level.mos == pytest.approx(by_hand.mos, abs=2e-3)
+
+
+def test_at_one_level_gradients_ask_for_no_more_of_it_and_what_has_no_score_has_none(speech):
+    wav = torch.from_numpy(speech * np.float32(0.1)).requires_grad_()
+    score(wav, RATE, level_db=-26).backward()
+    assert wav.grad.isfinite().all()
+    assert abs((wav.grad * wav).sum()) < 1e-4 * wav.grad.norm() * wav.detach().norm()
+    broken = speech.copy()
+    broken[100] = np.nan
+    bad = [np.zeros(RATE, np.float32), broken, speech * 1000, np.full(RATE, 0.5, np.float32)]
+    with pytest.warns(UserWarning, match="4 of 5"):
+        details = score([*bad, speech], RATE, level_db=-26, return_details=True)
+    assert [detail.reason.split()[0] for detail in details[:-1]] == ["silent:", "contains", "peak", "silent:"]
+    assert details[-1].mos == pytest.approx(score(speech, RATE, level_db=-26), abs=1e-5)
+    for wrong in (-80, 5, "loud", True, math.nan):
+        with pytest.raises(ValueError, match="`level_db` must be a level in dBFS from -60 to 0"):
+            score(speech, RATE, level_db=wrong)

@@ -62,13 +62,19 @@ def test_padded_batches_score_as_their_clips(batch):
         assert JSQAMetric(RATE)(padded[1], lengths=length).item() == pytest.approx(alone[1], abs=1e-5)
 
 
-def test_a_collection_keeps_metrics_of_other_rates_or_revisions_apart_whatever_comes_first(batch):
-    asked = {"a": (16000, None), "b": (8000, None), "c": (16000, "2026.11")}
-    together = MetricCollection({name: JSQAMetric(rate, revision=old) for name, (rate, old) in asked.items()})
+def test_a_collection_keeps_metrics_of_other_rates_revisions_or_levels_apart_whatever_comes_first(batch):
+    asked = {"a": (16000, None, None), "b": (8000, None, None), "c": (16000, "2026.11", None), "d": (16000, None, -40)}
+    together = MetricCollection(
+        {name: JSQAMetric(rate, revision=old, level_db=level) for name, (rate, old, level) in asked.items()}
+    )
     with pytest.warns(UserWarning, match="silent"):
         together.update(torch.zeros(2, 16000))  # after which all have the same states
     together.update(batch)
-    expected = {name: float(score(batch, rate, revision=old).mean()) for name, (rate, old) in asked.items()}
+    expected = {
+        name: float(score(batch, rate, revision=old, level_db=level).mean())
+        for name, (rate, old, level) in asked.items()
+    }
+    assert len(set(expected.values())) == 4
     assert together.compute() == pytest.approx(expected, abs=1e-5)
 
 
@@ -197,6 +203,7 @@ def test_wrong_arguments():
         ({"sample_rate": RATE, "model": nn.Linear(1, 1)}, "`model`"),
         ({"sample_rate": RATE, "batch_size": 0}, "`batch_size`"),
         ({"sample_rate": RATE, "revision": 2026.11}, "`revision`"),
+        ({"sample_rate": RATE, "level_db": "loud"}, "`level_db`"),
     ]:
         with pytest.raises(ValueError, match=message):
             JSQAMetric(**arguments)

@@ -93,12 +93,14 @@ def test_it_scores_as_the_function_does(registry):
         assert result["jsqa_mos"] == pytest.approx(score(path), abs=1e-4)
 
 
-def test_other_weights_can_be_asked_for(registry):
+def test_other_weights_and_a_level_can_be_asked_for(registry):
     metric_class, _ = registry.metrics["jsqa"]
     path = EXAMPLES / "english_codec.flac"
     signal, rate = sf.read(path)
     old = metric_class({"revision": "2026.11"}).compute(signal, metadata={"sample_rate": rate})["jsqa_mos"]
     assert abs(old - score(path)) > 0.01
+    level = metric_class({"level_db": -40}).compute(signal, metadata={"sample_rate": rate})["jsqa_mos"]
+    assert level == pytest.approx(score(path, level_db=-40), abs=1e-4)
     with pytest.raises(ValueError, match="nonesuch"):
         metric_class({"revision": "nonesuch"})
 

@@ -13,6 +13,7 @@ OURS = "jsqa"
 _MODULES = {
     OURS: "ours:Ours",
     "jsqa_light": "ours:Light",
+    "jsqa_level": "ours:AtOneLevel",
     "nisqa": "nisqa:Nisqa",
     "distillmos": "distill:DistillMos",
     "dnsmos_p808": "speech_mos:DnsmosP808",

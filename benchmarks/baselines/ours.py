@@ -21,11 +21,11 @@ class Ours(Baseline):
     takes_files = True
     devices = ("cpu", "cuda")
 
-    def __init__(self, model: str = "default") -> None:
+    def __init__(self, model: str = "default", **settings: Any) -> None:
         folder = Path(model).resolve()
         # a run's model folder is called "model", which tells nothing
         self.name = "jsqa" if model == "default" else folder.parent.name if folder.name == "model" else folder.name
-        self.model, self.device = model, "cpu"
+        self.model, self.device, self.settings = model, "cpu", {"model": model, **settings}
         self.files = tuple(fetch(model, local_files_only=True) / name for name in (WEIGHTS_NAME, CONFIG_NAME))
 
     @property
@@ -51,20 +51,20 @@ class Ours(Baseline):
 
     def score(self, audio: Array, sample_rate: int, reference: Array | None = None) -> Any:
         """MOS of one clip or of each of a batch."""
-        return jsqa_metric.score(audio, sample_rate, model=self.model, device=self.device)
+        return jsqa_metric.score(audio, sample_rate, device=self.device, **self.settings)
 
     def score_path(self, path: Path) -> float:
         """MOS of a file, which is read window by window."""
-        return float(jsqa_metric.score(path, model=self.model, device=self.device))
+        return float(jsqa_metric.score(path, device=self.device, **self.settings))
 
     def score_padded(self, audio: Array, lengths: list[int], sample_rate: int) -> list[float]:
         """Scores of a padded batch; it takes the lengths."""
-        scores = jsqa_metric.score(audio, sample_rate, lengths=lengths, model=self.model, device=self.device)
+        scores = jsqa_metric.score(audio, sample_rate, lengths=lengths, device=self.device, **self.settings)
         return [float(value) for value in scores]
 
     def gradient(self, audio: Array, sample_rate: int) -> Array:
         """Gradient of the score."""
-        return torch_gradient(lambda signal: jsqa_metric.score(signal, sample_rate, model=self.model), audio)
+        return torch_gradient(lambda signal: jsqa_metric.score(signal, sample_rate, **self.settings), audio)
 
 
 class Light(Ours):
@@ -73,3 +73,11 @@ class Light(Ours):
     def __init__(self) -> None:
         super().__init__("light")
         self.name = "jsqa_light"
+
+
+class AtOneLevel(Ours):
+    """The same, each clip brought to the level of listening tests first."""
+
+    def __init__(self) -> None:
+        super().__init__(level_db=-26)
+        self.name = "jsqa_level"

@@ -25,6 +25,7 @@ from jsqa_metric.audio import check_channel
 from jsqa_metric.engine import BATCH_SIZE, ScoreDetails, iter_details
 from jsqa_metric.functional import check_batch_size, score
 from jsqa_metric.hub import identity, load_model, resolve_device
+from jsqa_metric.level import check_level
 from jsqa_metric.model import JSQAModel
 from jsqa_metric.report import (
     FORMATS,
@@ -32,6 +33,7 @@ from jsqa_metric.report import (
     content_digest,
     format_rows,
     make_row,
+    pair_files,
     paired_summary,
     read_report,
     shown_path,
@@ -71,6 +73,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto: a GPU if there is one (default)")
     parser.add_argument("--batch-size", type=int, default=BATCH_SIZE, help="windows at once (default: %(default)s)")
     parser.add_argument("--channel", default="mean", help="mean, first or a number (default: %(default)s)")
+    level = "bring each file to this active level in dBFS first (listening tests: -26; default: as it is)"
+    parser.add_argument("--level-db", type=float, metavar="DB", help=level)
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
     parser.add_argument("--version", action="version", version=f"jsqa_metric {__version__}")
     return parser
@@ -103,39 +107,6 @@ def _audio_files(folder: str, recursive: bool, unreadable: list[OSError]) -> Ite
         if not recursive:
             folders.clear()
         yield from (os.path.join(place, n) for n in names if os.path.splitext(n)[1].lower() in AUDIO_SUFFIXES)
-
-
-def pair_files(paths: Sequence[str], against: str, files: Sequence[str]) -> list[tuple[str, str]]:
-    """Files of two folders that have the same place and name in them, whatever their suffixes.
-
-    Raises:
-        ValueError: If these are not two folders, or have no names in common.
-    """
-    if len(paths) != 1 or not os.path.isdir(paths[0]) or not os.path.isdir(against):
-        raise ValueError("--against compares two folders: jsqa-score ONE --against OTHER")
-    one, other = (_names_in(folder, files) for folder in (paths[0], against))
-    pairs = {name: (one.pop(name), other.pop(name)) for name in one.keys() & other.keys()}
-    stems = [_by_stem(names) for names in (one, other)]
-    for stem in stems[0].keys() & stems[1].keys():
-        if len(stems[0][stem]) > 1 or len(stems[1][stem]) > 1:
-            raise ValueError(f"{shown_path(stem)!r} has several suffixes: which files are to be compared?")
-        pairs[stem] = (stems[0][stem][0], stems[1][stem][0])
-    if not pairs:
-        raise ValueError(f"no file of {shown_path(paths[0])!r} has its name in {shown_path(against)!r}, too")
-    return [pairs[name] for name in sorted(pairs)]
-
-
-def _names_in(folder: str, files: Sequence[str]) -> dict[str, str]:
-    """The files in a folder, by their paths from there."""
-    names = {os.path.relpath(path, folder): path for path in files}
-    return {name: path for name, path in names.items() if name.split(os.sep)[0] != os.pardir}
-
-
-def _by_stem(names: dict[str, str]) -> dict[str, list[str]]:
-    stems: dict[str, list[str]] = {}
-    for name, path in names.items():
-        stems.setdefault(os.path.splitext(name)[0], []).append(path)
-    return stems
 
 
 class Report:
@@ -198,7 +169,8 @@ def _score(files: list[str], model: JSQAModel, args: argparse.Namespace) -> Iter
             yield path
 
     with torch.no_grad():
-        results = iter_details(digested(), model, device, check_channel(args.channel), args.batch_size, prefetch=True)
+        settings = check_channel(args.channel), args.batch_size, True, args.level_db
+        results = iter_details(digested(), model, device, *settings)
         for path, (details, _) in zip(files, results, strict=True):
             yield path, contents.popleft(), details
 
@@ -227,11 +199,13 @@ def run(args: argparse.Namespace) -> int:
     """
     check_channel(args.channel)
     check_batch_size(args.batch_size)
+    check_level(args.level_db)
     files = find_files([*args.paths, *filter(None, [args.against])], args.recursive)
     pairs = pair_files(args.paths, args.against, files) if args.against else []
     report = _open_report(args, files)
     model = load_model(args.model, resolve_device(args.device), args.revision, local_files_only=args.offline)
     name = identity(model) + ("" if args.channel == "mean" else f" channel {args.channel}")
+    name += "" if args.level_db is None else f" level {args.level_db:g} dBFS"
     if others := {row["model"] for row in report.rows} - {name}:
         raise ValueError(f"the report has scores of {', '.join(sorted(others))}: --resume cannot go on with {name}")
     files = _left_to_do(files, report)

@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from jsqa_metric import audio as au
 from jsqa_metric.bandwidth import bandwidth_gain, extend
-from jsqa_metric.level import ACTIVE_DB, SLOPE_DB, active_level_db, frames_of, offset, turn_up
+from jsqa_metric.level import ACTIVE_DB, SLOPE_DB, active_level_db, frame_size, frames_of, gain_to, offset, turn_up
 from jsqa_metric.model import DIMENSIONS, Dimensions, JSQAModel
 
 Path = str | os.PathLike[str]
@@ -30,6 +30,8 @@ T = TypeVar("T")
 
 BATCH_SIZE = 8
 """Windows scored at once by default: memory for about 100 s of audio."""
+_CHUNK_FRAMES = 1500
+"""So many frames (30 s) of a clip are read at once where its level is measured."""
 _LOUDNESS = DIMENSIONS.index("loudness")
 
 
@@ -85,6 +87,7 @@ class _Job:
     rate: int
     final: bool
     weight: float = 1.0
+    gain: Tensor | None = None
     error: str | None = None
     score: Tensor | None = None
     mos: float = math.nan
@@ -104,7 +107,7 @@ class _Tally:
 
 
 def _read_jobs(
-    sources: Iterable[Source], channel: au.Channel, window_s: float, tallies: dict[int, _Tally]
+    sources: Iterable[Source], channel: au.Channel, window_s: float, level_db: float | None, tallies: dict[int, _Tally]
 ) -> Iterator[_Job]:
     """Read all clips window by window. An unreadable clip gives one job with its reason."""
     for number, source in enumerate(sources):
@@ -113,12 +116,18 @@ def _read_jobs(
             clip = au.FileClip(source, channel) if isinstance(source, (str, os.PathLike)) else source
             tally.duration_s, tally.sample_rate = clip.samples / clip.sample_rate, clip.sample_rate
             au.check_clip(clip)
+            gain = None if level_db is None else gain_to(level_db, _chunks(clip), clip.sample_rate)
             for start, stop, weight in au.window_bounds(clip, window_s):
                 seconds = start / clip.sample_rate, stop / clip.sample_rate
                 signal = clip.read(start, stop)
-                yield _Job(number, seconds, signal, clip.sample_rate, stop == clip.samples, weight)
+                yield _Job(number, seconds, signal, clip.sample_rate, stop == clip.samples, weight, gain)
         except (au.AudioError, OSError, MemoryError) as error:
             yield _Job(number, (0.0, 0.0), None, 0, final=True, error=str(error) or type(error).__name__)
+
+
+def _chunks(clip: au.Clip) -> Iterator[Tensor]:
+    size = _CHUNK_FRAMES * frame_size(clip.sample_rate)
+    return (clip.read(start, min(start + size, clip.samples)) for start in range(0, clip.samples, size))
 
 
 def _score_windows(jobs: list[_Job], model: JSQAModel, device: torch.device) -> None:
@@ -142,6 +151,7 @@ def _score_windows(jobs: list[_Job], model: JSQAModel, device: torch.device) -> 
     if not sound:
         return
     signals, rates = [signal for _, signal in sound], [job.rate for job, _ in sound]
+    signals = [s if job.gain is None else s * job.gain.to(device) for (job, _), s in zip(sound, signals, strict=True)]
     # the trainer's mixed precision is not ours, nor the resampler's: a score does not depend on where it is computed
     with torch.autocast(device.type, enabled=False):
         levels = torch.stack([active_level_db(s, rate) for s, rate in zip(signals, rates, strict=True)])
@@ -216,6 +226,7 @@ def iter_details(
     channel: au.Channel = "mean",
     batch_size: int = BATCH_SIZE,
     prefetch: bool = False,
+    level_db: float | None = None,
 ) -> Iterator[tuple[ScoreDetails, Tensor]]:
     """Score clips one after the other, windows of several clips in one batch.
 
@@ -226,12 +237,13 @@ def iter_details(
         channel: How files with several channels are mixed down.
         batch_size: Windows in one pass through the network.
         prefetch: Read the next windows while the network works.
+        level_db: Active level in dBFS that each clip is brought to first, by one gain for all of it; by default none.
 
     Yields:
         For each clip, in order, its details and its score as a scalar tensor that gradients flow through.
     """
     tallies: dict[int, _Tally] = {}
-    batches = _batches(_read_jobs(sources, channel, model.config.window_seconds, tallies), batch_size)
+    batches = _batches(_read_jobs(sources, channel, model.config.window_seconds, level_db, tallies), batch_size)
     for jobs in _prefetch(batches) if prefetch else batches:
         _score_windows(jobs, model, device)
         for job in jobs:

@@ -20,6 +20,7 @@ from torch import Tensor
 from jsqa_metric import audio as au
 from jsqa_metric.engine import BATCH_SIZE, Path, ScoreDetails, Source, iter_details
 from jsqa_metric.hub import load_scorer, resolve_device
+from jsqa_metric.level import check_level
 from jsqa_metric.model import JSQAModel
 
 Array = np.ndarray[Any, Any]
@@ -108,6 +109,7 @@ def score(
     batch_size: int = BATCH_SIZE,
     return_details: bool = False,
     revision: str | None = None,
+    level_db: float | None = None,
 ) -> Any:
     """Predict how good speech sounds to people: a mean opinion score (MOS) from 1 (bad) to 5 (excellent).
 
@@ -125,6 +127,9 @@ def score(
         batch_size: Windows in one pass through the network; changes memory and speed, not scores.
         return_details: Return `ScoreDetails` (a list of them for several clips, in C order).
         revision: Of a model by name; see `load_model`.
+        level_db: Bring each clip to this active level in dBFS first, by one gain for all of it, so that how loud a
+            system happens to be counts neither for nor against it; listening tests use -26. By default, clips are heard
+            as they are.
 
     Shape:
         - audio: `(..., time)`
@@ -149,7 +154,7 @@ def score(
     >>> score(noise[0], sample_rate=16000) < 2
     True
     """
-    batch_size = check_batch_size(batch_size)
+    batch_size, level_db = check_batch_size(batch_size), check_level(level_db)
     channel = None if channel is None else au.check_channel(channel)
     sources, shape, template = _sources(audio, sample_rate, lengths, channel)
     network = _network(model, device, template, revision)
@@ -158,7 +163,7 @@ def score(
     wants_gradient = isinstance(template, Tensor) and template.requires_grad and torch.is_grad_enabled()
     files = bool(sources) and not isinstance(sources[0], au.ArrayClip) and not _fits_one_window(sources, network)
     with nullcontext() if wants_gradient else torch.no_grad():
-        results = list(iter_details(sources, network, place, channel or "mean", batch_size, prefetch=files))
+        results = list(iter_details(sources, network, place, channel or "mean", batch_size, files, level_db))
     details = [detail for detail, _ in results]
     _warn_unscored(details)
     if return_details:

@@ -6,6 +6,9 @@ noise, so that noisy clips gained by being turned down.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
@@ -20,6 +23,8 @@ OFFSET_SAMPLES = 8192
 """No more than twice as many samples, evenly spaced, stand for all in the median, which is then soon found."""
 OFFSET_RANGE = (0.05, 0.1)
 """An offset counts from here to there, relative to the RMS of the signal."""
+LEVELS_DB = (-60.0, 0.0)
+"""To which active levels in dBFS clips can be brought; listening tests present them at -26 (ITU-T P.800)."""
 FRAME_SECONDS = 0.02
 BURST_FRAMES = 8
 """What lasts less long than this (0.16 s) is a click, and no measure of the level."""
@@ -54,9 +59,14 @@ def offset(signal: Tensor) -> Tensor:
     return common * ((relative - low) / (high - low)).clamp(0, 1)
 
 
+def frame_size(sample_rate: int) -> int:
+    """Samples of a frame of 20 ms."""
+    return round(FRAME_SECONDS * sample_rate)
+
+
 def frames_of(signal: Tensor, sample_rate: int) -> Tensor:
     """Frames of 20 ms, the last one filled with zeros: `(time,)` to `(frames, samples)`."""
-    size = round(FRAME_SECONDS * sample_rate)
+    size = frame_size(sample_rate)
     return F.pad(signal, (0, -len(signal) % size)).unfold(0, size, size)
 
 
@@ -67,11 +77,47 @@ def active_level_db(signal: Tensor, sample_rate: int) -> Tensor:
         signal: `(time,)`, full scale ±1, without offset (DC).
         sample_rate: In Hz.
     """
-    levels_db = 10 * torch.log10(frames_of(signal, sample_rate).square().mean(1) + 1e-12)
+    return _active(_frame_levels_db(signal, sample_rate))
+
+
+def _frame_levels_db(signal: Tensor, sample_rate: int) -> Tensor:
+    return 10 * torch.log10(frames_of(signal, sample_rate).square().mean(1) + 1e-12)
+
+
+def _active(levels_db: Tensor) -> Tensor:
     loud_db = levels_db.topk(min(BURST_FRAMES, (len(levels_db) + 1) // 2)).values[-1]
     sound = torch.sigmoid((levels_db - loud_db + ACTIVE_DB) / SLOPE_DB)
     power = 10 ** (torch.minimum(levels_db, loud_db) / 10)
     return 10 * torch.log10((sound * power).sum() / sound.sum())
+
+
+def check_level(level_db: float | None) -> float | None:
+    """Return a valid level.
+
+    Raises:
+        ValueError: If it is not a number in `LEVELS_DB`.
+    """
+    low, high = LEVELS_DB
+    number = isinstance(level_db, (int, float, np.number)) and not isinstance(level_db, bool)
+    if level_db is not None and not (number and low <= level_db <= high):
+        raise ValueError(f"`level_db` must be a level in dBFS from {low:g} to {high:g}, or None, got {level_db!r}")
+    return level_db if level_db is None else float(level_db)
+
+
+def gain_to(level_db: float, chunks: Iterable[Tensor], sample_rate: int) -> Tensor:
+    """The factor that brings a clip to an active level in dBFS. Differentiable.
+
+    Args:
+        level_db: The level.
+        chunks: The clip in parts `(time,)`, each of whole frames but for the last.
+        sample_rate: In Hz.
+    """
+
+    def levels(chunk: Tensor) -> Tensor:
+        chunk = chunk.nan_to_num(posinf=0, neginf=0)  # these are an error of their window, whatever the gain
+        return _frame_levels_db(chunk - offset(chunk), sample_rate)
+
+    return 10 ** ((level_db - _active(torch.cat([levels(chunk) for chunk in chunks]))) / 20)
 
 
 def turn_up(signal: Tensor, level_db: Tensor, floor_db: float) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from jsqa_metric.audio import check_sample_rate
 from jsqa_metric.engine import BATCH_SIZE
 from jsqa_metric.functional import check_batch_size, score
 from jsqa_metric.hub import check_revision, resolve_name
+from jsqa_metric.level import check_level
 
 
 class JSQAMetric(Metric):
@@ -28,6 +29,7 @@ class JSQAMetric(Metric):
         reduction: "mean" for one scalar, "none" for the scores of all clips in the order of arrival.
         batch_size: Windows in one pass through the network.
         revision: Of the model; see `load_model`.
+        level_db: Active level in dBFS that each clip is brought to first; see `score`.
         kwargs: Arguments of `torchmetrics.Metric`.
 
     Shape:
@@ -62,6 +64,7 @@ class JSQAMetric(Metric):
         reduction: str = "mean",
         batch_size: int = BATCH_SIZE,
         revision: str | None = None,
+        level_db: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -69,10 +72,10 @@ class JSQAMetric(Metric):
             raise ValueError(f"`reduction` must be 'mean' or 'none', got {reduction!r}")
         self.sample_rate = check_sample_rate(sample_rate)
         self.model, self.reduction, self.batch_size = resolve_name(model), reduction, check_batch_size(batch_size)
-        self.revision = check_revision(revision)
+        self.revision, self.level_db = check_revision(revision), check_level(level_db)
         # a collection shares the states of metrics that have the same ones after the first batch: the name of this
         # one tells apart what would not go on being the same
-        of = f"{self.sample_rate} {self.model} {self.revision}"
+        of = f"{self.sample_rate} {self.model} {self.revision} {self.level_db}"
         self.add_state(f"of_{zlib.crc32(of.encode()):08x}", default=torch.zeros(()), dist_reduce_fx="sum")
         if reduction == "none":
             self.add_state("scores", default=[], dist_reduce_fx="cat")
@@ -100,6 +103,7 @@ class JSQAMetric(Metric):
             model=self.model,
             batch_size=self.batch_size,
             revision=self.revision,
+            level_db=self.level_db,
         ).reshape(-1)
         if self.reduction == "none":
             self.scores.append(scores)

@@ -1,4 +1,4 @@
-"""Rows of scores: CSV, JSON and JSON lines in and out, and their summary."""
+"""Rows of scores: CSV, JSON and JSON lines in and out, their summary, and pairs of them."""
 
 from __future__ import annotations
 
@@ -151,6 +151,39 @@ def summary(rows: Iterable[Row]) -> str:
         return f"MOS {mean:.3f} (n = 1{failed})"
     half = _half_interval(scores)
     return f"mean MOS {mean:.3f}, 95 % interval {mean - half:.3f} to {mean + half:.3f} (n = {len(scores)}{failed})"
+
+
+def pair_files(paths: Sequence[str], against: str, files: Sequence[str]) -> list[tuple[str, str]]:
+    """Files of two folders that have the same place and name in them, whatever their suffixes.
+
+    Raises:
+        ValueError: If these are not two folders, or have no names in common.
+    """
+    if len(paths) != 1 or not os.path.isdir(paths[0]) or not os.path.isdir(against):
+        raise ValueError("--against compares two folders: jsqa-score ONE --against OTHER")
+    one, other = (_names_in(folder, files) for folder in (paths[0], against))
+    pairs = {name: (one.pop(name), other.pop(name)) for name in one.keys() & other.keys()}
+    stems = [_by_stem(names) for names in (one, other)]
+    for stem in stems[0].keys() & stems[1].keys():
+        if len(stems[0][stem]) > 1 or len(stems[1][stem]) > 1:
+            raise ValueError(f"{shown_path(stem)!r} has several suffixes: which files are to be compared?")
+        pairs[stem] = (stems[0][stem][0], stems[1][stem][0])
+    if not pairs:
+        raise ValueError(f"no file of {shown_path(paths[0])!r} has its name in {shown_path(against)!r}, too")
+    return [pairs[name] for name in sorted(pairs)]
+
+
+def _names_in(folder: str, files: Sequence[str]) -> dict[str, str]:
+    """The files in a folder, by their paths from there."""
+    names = {os.path.relpath(path, folder): path for path in files}
+    return {name: path for name, path in names.items() if name.split(os.sep)[0] != os.pardir}
+
+
+def _by_stem(names: dict[str, str]) -> dict[str, list[str]]:
+    stems: dict[str, list[str]] = {}
+    for name, path in names.items():
+        stems.setdefault(os.path.splitext(name)[0], []).append(path)
+    return stems
 
 
 def paired_summary(rows: Iterable[Row], pairs: Sequence[tuple[str, str]]) -> str:

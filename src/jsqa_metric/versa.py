@@ -41,7 +41,7 @@ def _metadata() -> MetricMetadata:
 class VersaJSQA(BaseMetric):  # type: ignore[misc]
     """JSQA for VERSA.
 
-    Entries of `config`: `model` and `revision` (see `load_model`), `use_gpu`.
+    Entries of `config`: `model` and `revision` (see `load_model`), `level_db` (see `score`), `use_gpu`.
     """
 
     def _setup(self) -> None:
@@ -69,7 +69,7 @@ class VersaJSQA(BaseMetric):  # type: ignore[misc]
             raise ValueError("`metadata` must have the `sample_rate` of the signal in Hz")
         if signal.ndim != 1:
             raise ValueError(f"`predictions` must be one waveform (samples,), got shape {signal.shape}")
-        return {"jsqa_mos": score(signal, rate, model=self.model)}
+        return {"jsqa_mos": score(signal, rate, model=self.model, level_db=self.config.get("level_db"))}
 
     def get_metadata(self) -> MetricMetadata:
         """What VERSA wants to know of a metric."""
