@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -176,6 +177,23 @@ def test_a_model_is_held_against_the_simulated_labels(labelled_set, tmp_path, mo
         row = next(line for line in report.splitlines() if line.startswith(f"| {name} | {known.sum()} |"))
         mae = np.abs(predicted[known, column] - labels[known, column]).mean()
         assert float(row.split("|")[-2]) == pytest.approx(mae, abs=0.001)
+
+
+def test_a_model_is_held_against_the_labels_of_one_level(labelled_set, tmp_path, monkeypatch):
+    folder, _ = labelled_set
+    monkeypatch.setattr(evaluate, "LEAST_CLIPS", 2)
+    sets = [f"data.train=[{folder}]", f"data.valid=[{folder}]"]
+    evaluate.main(["default", "--level-db", "-40", "--out", str(tmp_path / "report.md"), "--set", *sets])
+    assert "(12 clips at -40 dBFS)" in (tmp_path / "report.md").read_text()
+    clips = read_set(folder)
+    quiet = [replace(clip, level_db=-40) for clip in clips]
+    valid = LabelledSet(quiet, calibrate(clips, train.read_recipe(evaluate.RECIPE, [])["data"]), 16000)
+    mos, _ = evaluate.predict(load_model(), valid, -40)
+    scores = [score(audio.float() / 32768, 16000, level_db=-40) for audio in valid.audio]
+    np.testing.assert_allclose(mos, scores, atol=1e-3)
+    rmse = float(np.sqrt(np.mean((mos - valid.targets[:, 0].numpy()) ** 2)))
+    row = next(line for line in (tmp_path / "report.md").read_text().splitlines() if line.startswith("| all |"))
+    assert float(row.split("|")[-3]) == pytest.approx(rmse, abs=0.001)
 
 
 def test_publishing_keeps_the_model_before(tmp_path):

@@ -8,6 +8,7 @@ The sets and their calibration are those of `recipes/default_eighth.yaml`; no li
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from jsqa_metric import JSQAModel, load_model
+from jsqa_metric.level import check_level, gain_to
 from jsqa_metric.model import DIMENSIONS
 from training.data.calibration import DIMENSION_COLUMNS
 from training.data.labelled import LabelledSet, calibrate, collate
@@ -31,9 +33,14 @@ LEAST_CLIPS = 10
 
 
 @torch.inference_mode()
-def predict(model: JSQAModel, clips: LabelledSet) -> tuple[np.ndarray, np.ndarray]:
-    """MOS `(clips,)` and dimensions `(clips, 4)`."""
-    parts = [model.predict_details(wav, lengths) for wav, lengths, _ in DataLoader(clips, 16, collate_fn=collate)]
+def predict(model: JSQAModel, clips: LabelledSet, level_db: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """MOS `(clips,)` and dimensions `(clips, 4)`, of clips as they are, or at a level as by `score`."""
+    parts = []
+    for wav, lengths, _ in DataLoader(clips, 16, collate_fn=collate):
+        if level_db is not None:
+            rows = zip(wav, lengths, strict=True)
+            wav = wav * torch.stack([gain_to(level_db, [row[:size]], model.sample_rate) for row, size in rows])[:, None]
+        parts.append(model.predict_details(wav, lengths))
     return torch.cat([p[0] for p in parts]).numpy(), torch.cat([p[2] for p in parts]).numpy()
 
 
@@ -69,21 +76,26 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("model", help="a model as `load_model` takes it")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--recipe", type=Path, default=RECIPE, help="whose sets and labels (default: %(default)s)")
+    level = "active level in dBFS that clips, and labels with them, are brought to (default: as they are)"
+    parser.add_argument("--level-db", type=float, metavar="DB", help=level)
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="changes to the recipe")
     args = parser.parse_args(arguments)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     model, data = load_model(args.model), read_recipe(args.recipe, args.set)["data"]
     train, clips = ([clip for folder in data[part] for clip in read_set(folder)] for part in ("train", "valid"))
+    if check_level(args.level_db) is not None:
+        clips = [replace(clip, level_db=args.level_db) for clip in clips]
     # the network alone, without the bandwidth that `score` adds to one with a limit
     top_hz = 8000.0 if model.config.limit_hz else model.sample_rate / 2
     calibration = calibrate(train, data)
     valid = LabelledSet(clips, calibration, model.sample_rate, top_hz)
     labels = valid.targets.numpy()
-    mos, dimensions = predict(model, valid)
+    mos, dimensions = predict(model, valid, args.level_db)
+    amount = f"{len(clips)} clips" + ("" if args.level_db is None else f" at {args.level_db:g} dBFS")
     parts = [
         f"# {args.model} on the simulated validation sets\n",
         provenance(this_command()),
-        f"- model: revision {model.config.revision}; sets: {', '.join(map(str, data['valid']))} ({len(clips)} clips)\n",
+        f"- model: revision {model.config.revision}; sets: {', '.join(map(str, data['valid']))} ({amount})\n",
         "## MOS, without bandwidth above 8 kHz\n" if model.config.limit_hz else "## MOS\n",
         markdown(by_damage(clips, mos, labels[:, 0])),
         "\n## Dimensions\n",
