@@ -12,7 +12,7 @@ from conftest import needs_training
 
 needs_training()
 
-from training import build_set, parameters_report
+from training import add_labels, build_set, parameters_report
 from training.data.calibration import DRAWN, Calibration
 from training.data.expected import Expected
 from training.data.labelled import TASKS, LabelledData, calibrate
@@ -103,6 +103,12 @@ def test_a_set_without_labels_is_the_same_clips_and_trains_beside_one_with_label
     data = LabelledData([str(folder), str(tmp_path)], [str(folder)], 16000, recording=0.5)
     data.setup("fit")
     assert len(data.train_set) == 18
+    with pytest.raises(FileNotFoundError, match="for training only"):  # nobody is held against what is only expected
+        LabelledData([str(folder)], [str(folder), str(tmp_path)], 16000, recording=0.5).setup("fit")
+    with pytest.raises(FileNotFoundError, match="for training only"):
+        parameters_report.main([str(folder), str(tmp_path), "--out", str(tmp_path / "report.md")])
+    with pytest.raises(ValueError, match="built with --unlabelled"):
+        add_labels.label_shard(tmp_path / "00000" / "labels.csv", seed=1, vary_voices=True)
     targets = data.train_set.targets
     assert not targets[:, 0].isnan().any()
     model = Regression({"encoder": "spectrogram", "sample_rate": 16000, "width": 4, "channels": 16, "layers": 1})

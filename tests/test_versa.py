@@ -103,6 +103,8 @@ def test_other_weights_and_a_level_can_be_asked_for(registry):
     assert level == pytest.approx(score(path, level_db=-40), abs=1e-4)
     with pytest.raises(ValueError, match="nonesuch"):
         metric_class({"revision": "nonesuch"})
+    with pytest.raises(ValueError, match="`level_db`"):
+        metric_class({"level_db": 20})
 
 
 def test_its_network_is_nobody_elses(registry):

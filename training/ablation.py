@@ -23,7 +23,7 @@ import pandas as pd
 from jsqa_metric import score
 from training.checkpoints import read_model
 from training.data.labelled import calibrate
-from training.data.labels import read_set
+from training.data.labels import read_sets
 from training.data.readers import RatedClip, open_rated
 from training.report import append_rows, markdown, provenance, this_command
 from training.tables import MEASURES, measures
@@ -73,7 +73,7 @@ def finished_runs(table: Path, common: str) -> set[tuple[str, int]]:
 def validation_set(args: argparse.Namespace) -> list[RatedClip]:
     """The validation clips with the default recipe's labels."""
     data = read_recipe(RECIPE, args.set)["data"]
-    train_clips, clips = ([c for folder in data[part] for c in read_set(folder)] for part in ("train", "valid"))
+    train_clips, clips = read_sets(data["train"]), read_sets(data["valid"], judged=True)
     mos = calibrate(train_clips, data).targets(clips)[:, 0]
     return [RatedClip(c.path, float(m), c.condition) for c, m in zip(clips, mos, strict=True)]
 

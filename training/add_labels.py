@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from training.data.corpus import Corpus, read_audio
 from training.data.simulate import draw_reference
-from training.teachers import CODEC_DAMAGE, CODEC_TEACHERS, REFERENCE_LABEL, Teachers
+from training.teachers import CODEC_DAMAGE, CODEC_TEACHERS, REFERENCE_LABEL, TEACHERS, Teachers
 
 _speech: Corpus
 _teachers: Teachers
@@ -39,6 +39,8 @@ def label_shard(index: Path, seed: int, vary_voices: bool) -> None:
     """Rewrite one `labels.csv` with the new columns, in one go."""
     with index.open(newline="") as handle:
         rows = list(csv.DictReader(handle))
+    if all(math.isnan(float(row[teacher])) for row in rows for teacher in TEACHERS):
+        raise ValueError(f"{index} was built with --unlabelled: build the set anew without it")
     if {REFERENCE_LABEL, *CODEC_TEACHERS} <= set(rows[0]):
         return
     for row in rows:

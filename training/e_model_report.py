@@ -19,7 +19,7 @@ import pandas as pd
 
 from training.data.calibration import Calibration, band_share
 from training.data.labelled import calibrate
-from training.data.labels import LabelledClip, read_set
+from training.data.labels import LabelledClip, read_sets
 from training.report import markdown, provenance, this_command
 from training.train import read_recipe
 
@@ -92,7 +92,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(arguments)
     data = read_recipe(args.recipe, args.set)["data"]
-    clips = [clip for folder in data["train"] for clip in read_set(folder)]
+    clips = read_sets(data["train"], judged=True)
     strict = replace(calibrate(clips, data), narrowband=True)
     calibrations = {"teachers": replace(strict, narrowband=False), "labels": strict}
     codecs = {f"{n} {r / 1000:g} kbit/s": (1 - i / WIDE, _coded(n, r)) for (n, r), i in IMPAIRMENTS.items()}

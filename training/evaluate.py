@@ -21,7 +21,7 @@ from jsqa_metric.level import check_level, gain_to
 from jsqa_metric.model import DIMENSIONS
 from training.data.calibration import DIMENSION_COLUMNS
 from training.data.labelled import LabelledSet, calibrate, collate
-from training.data.labels import LabelledClip, read_set
+from training.data.labels import LabelledClip, read_sets
 from training.report import markdown, provenance, this_command
 from training.tables import measures
 from training.train import read_recipe
@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     model, data = load_model(args.model), read_recipe(args.recipe, args.set)["data"]
-    train, clips = ([clip for folder in data[part] for clip in read_set(folder)] for part in ("train", "valid"))
+    train, clips = read_sets(data["train"]), read_sets(data["valid"], judged=True)
     if check_level(args.level_db) is not None:
         clips = [replace(clip, level_db=args.level_db) for clip in clips]
     # the network alone, without the bandwidth that `score` adds to one with a limit

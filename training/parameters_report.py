@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from training.data.calibration import DRAWN, Calibration, relative_to_reference
 from training.data.expected import Expected
-from training.data.labels import LabelledClip, read_set
+from training.data.labels import LabelledClip, read_sets
 from training.report import markdown, provenance, this_command
 from training.teachers import TEACHERS
 
@@ -104,7 +104,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(arguments)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    clips = [clip for folder in args.folders for clip in read_set(folder)]
+    clips = read_sets(args.folders, judged=True)
     parts = [
         "# What parameters do not tell of a label\n",
         provenance(this_command()),

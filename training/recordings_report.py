@@ -19,7 +19,7 @@ import torch
 from speechmos.plcmos import PLCMOS
 from tqdm import tqdm
 
-from training.data.labels import read_set
+from training.data.labels import read_sets
 from training.report import append_rows, markdown, provenance, this_command
 from training.teachers import TEACHERS, Teachers
 from training.teachers_report import references
@@ -58,7 +58,7 @@ def agreement(labels: pd.DataFrame, scale: dict[str, float], seed: int) -> pd.Da
 
 def damaged_scale(folders: list[str]) -> float:
     """Distill-MOS's spread over DNSMOS P.808's on damaged clips, where both hear the same."""
-    clips = [clip for folder in folders for clip in read_set(folder) if clip.condition != "clean"]
+    clips = [clip for clip in read_sets(folders, judged=True) if clip.condition != "clean"]
     spread = dict(zip(TEACHERS, np.nanstd([clip.labels for clip in clips], axis=0), strict=True))
     return float(spread["distillmos"] / spread["dnsmos_p808"])
 

@@ -169,8 +169,8 @@ def _score(files: list[str], model: JSQAModel, args: argparse.Namespace) -> Iter
             yield path
 
     with torch.no_grad():
-        settings = check_channel(args.channel), args.batch_size, True, args.level_db
-        results = iter_details(digested(), model, device, *settings)
+        channel, level_db = check_channel(args.channel), args.level_db
+        results = iter_details(digested(), model, device, channel, args.batch_size, prefetch=True, level_db=level_db)
         for path, (details, _) in zip(files, results, strict=True):
             yield path, contents.popleft(), details
 

@@ -30,8 +30,6 @@ T = TypeVar("T")
 
 BATCH_SIZE = 8
 """Windows scored at once by default: memory for about 100 s of audio."""
-_CHUNK_FRAMES = 1500
-"""So many frames (30 s) of a clip are read at once where its level is measured."""
 _LOUDNESS = DIMENSIONS.index("loudness")
 
 
@@ -116,17 +114,22 @@ def _read_jobs(
             clip = au.FileClip(source, channel) if isinstance(source, (str, os.PathLike)) else source
             tally.duration_s, tally.sample_rate = clip.samples / clip.sample_rate, clip.sample_rate
             au.check_clip(clip)
-            gain = None if level_db is None else gain_to(level_db, _chunks(clip), clip.sample_rate)
+            gain: Tensor | None = None
             for start, stop, weight in au.window_bounds(clip, window_s):
                 seconds = start / clip.sample_rate, stop / clip.sample_rate
                 signal = clip.read(start, stop)
+                if level_db is not None and gain is None:
+                    chunks = [signal] if stop - start == clip.samples else _chunks(clip, window_s)
+                    gain = gain_to(level_db, chunks, clip.sample_rate)
                 yield _Job(number, seconds, signal, clip.sample_rate, stop == clip.samples, weight, gain)
         except (au.AudioError, OSError, MemoryError) as error:
             yield _Job(number, (0.0, 0.0), None, 0, final=True, error=str(error) or type(error).__name__)
 
 
-def _chunks(clip: au.Clip) -> Iterator[Tensor]:
-    size = _CHUNK_FRAMES * frame_size(clip.sample_rate)
+def _chunks(clip: au.Clip, seconds: float) -> Iterator[Tensor]:
+    """All of a clip in parts of about so many seconds, which are whole frames."""
+    size = frame_size(clip.sample_rate)
+    size *= max(1, round(seconds * clip.sample_rate / size))
     return (clip.read(start, min(start + size, clip.samples)) for start in range(0, clip.samples, size))
 
 
@@ -238,6 +241,7 @@ def iter_details(
         batch_size: Windows in one pass through the network.
         prefetch: Read the next windows while the network works.
         level_db: Active level in dBFS that each clip is brought to first, by one gain for all of it; by default none.
+            Clips of several windows are read twice for that.
 
     Yields:
         For each clip, in order, its details and its score as a scalar tensor that gradients flow through.

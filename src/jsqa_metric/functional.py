@@ -128,8 +128,9 @@ def score(
         return_details: Return `ScoreDetails` (a list of them for several clips, in C order).
         revision: Of a model by name; see `load_model`.
         level_db: Bring each clip to this active level in dBFS first, by one gain for all of it, so that how loud a
-            system happens to be counts neither for nor against it; listening tests use -26. By default, clips are heard
-            as they are.
+            system happens to be counts neither for nor against it: from -45 to -15, listening tests use -26. Silence
+            and samples far beyond full scale are judged before that, and peaks may lie beyond it afterwards. By
+            default, clips are heard as they are.
 
     Shape:
         - audio: `(..., time)`
@@ -163,7 +164,9 @@ def score(
     wants_gradient = isinstance(template, Tensor) and template.requires_grad and torch.is_grad_enabled()
     files = bool(sources) and not isinstance(sources[0], au.ArrayClip) and not _fits_one_window(sources, network)
     with nullcontext() if wants_gradient else torch.no_grad():
-        results = list(iter_details(sources, network, place, channel or "mean", batch_size, files, level_db))
+        results = list(
+            iter_details(sources, network, place, channel or "mean", batch_size, prefetch=files, level_db=level_db)
+        )
     details = [detail for detail, _ in results]
     _warn_unscored(details)
     if return_details:

@@ -53,6 +53,7 @@ class JSQAMetric(Metric):
     plot_lower_bound = 1.0
     plot_upper_bound = 5.0
 
+    level_db: float | None = None  # for those that were pickled before there was one
     mos_sum: Tensor
     total: Tensor
     scores: list[Tensor]
@@ -75,7 +76,7 @@ class JSQAMetric(Metric):
         self.revision, self.level_db = check_revision(revision), check_level(level_db)
         # a collection shares the states of metrics that have the same ones after the first batch: the name of this
         # one tells apart what would not go on being the same
-        of = f"{self.sample_rate} {self.model} {self.revision} {self.level_db}"
+        of = f"{self.sample_rate} {self.model} {self.revision}" + ("" if level_db is None else f" {self.level_db}")
         self.add_state(f"of_{zlib.crc32(of.encode()):08x}", default=torch.zeros(()), dist_reduce_fx="sum")
         if reduction == "none":
             self.add_state("scores", default=[], dist_reduce_fx="cat")

@@ -14,6 +14,7 @@ import numpy as np
 
 from jsqa_metric.functional import score
 from jsqa_metric.hub import load_scorer
+from jsqa_metric.level import check_level
 
 try:
     from versa.definition import BaseMetric, MetricCategory, MetricMetadata, MetricRegistry, MetricType
@@ -46,6 +47,7 @@ class VersaJSQA(BaseMetric):  # type: ignore[misc]
 
     def _setup(self) -> None:
         device = "cuda" if self.config.get("use_gpu") else "cpu"
+        self.level_db = check_level(self.config.get("level_db"))
         self.model = load_scorer(self.config.get("model", "default"), device, self.config.get("revision"))
 
     def compute(
@@ -69,7 +71,7 @@ class VersaJSQA(BaseMetric):  # type: ignore[misc]
             raise ValueError("`metadata` must have the `sample_rate` of the signal in Hz")
         if signal.ndim != 1:
             raise ValueError(f"`predictions` must be one waveform (samples,), got shape {signal.shape}")
-        return {"jsqa_mos": score(signal, rate, model=self.model, level_db=self.config.get("level_db"))}
+        return {"jsqa_mos": score(signal, rate, model=self.model, level_db=self.level_db)}
 
     def get_metadata(self) -> MetricMetadata:
         """What VERSA wants to know of a metric."""

@@ -79,7 +79,7 @@ class Calibration:
     Teachers err by chance: where no recording was drawn for the damage (`DRAWN`), `own` is how much of the MOS's
     difference from what the parameters lead one to expect counts (1: all). The other tasks stay as they are.
     A clip that no teacher was asked about has the MOS that its parameters lead one to expect, and the recordings of its
-    talker count (`talkers`: Distill-MOS's opinion of them) instead of its own.
+    talker (or source, where talkers have no names) count instead of its own: `talkers` is what Distill-MOS says.
     """
 
     mean: tuple[float, ...]
@@ -156,7 +156,8 @@ class Calibration:
         teachers of a clip's MOS differ about it, a standard deviation, and NaN where there is one only.
 
         Raises:
-            ValueError: If no teacher was asked about some clips, and none such was there to fit to.
+            ValueError: If no teacher was asked about some clips, and nothing is expected of parameters: `own` is 1, and
+                no such clips were there to fit to.
         """
         unit, spread = self.shares(clips)
         own = [c.reference if c.judged else self.talkers.get(c.talker, math.nan) for c in clips]

@@ -20,7 +20,7 @@ from jsqa_metric.audio import resample
 from jsqa_metric.level import level_share
 from jsqa_metric.model import DIMENSIONS, LOG_STD
 from training.data.calibration import CLEAN_MOS, DIMENSION_COLUMNS, DOUBT, Calibration
-from training.data.labels import LabelledClip, read_set
+from training.data.labels import LabelledClip, read_sets
 from training.data.loading import training_loader
 from training.teachers import TEACHERS
 
@@ -125,7 +125,7 @@ class LabelledData(lightning.LightningDataModule):
 
     Args:
         train: Folders of the training sets.
-        valid: Folders of the validation sets, of other talkers, noises and rooms.
+        valid: Folders of the validation sets, of other talkers, noises and rooms; teachers were asked about all of them.
         sample_rate: Rate that the clips are brought to, in Hz: that of the model.
         batch_size: Clips in a batch.
         limit: Use only so many training clips, from all sets (0: all), for experiments.
@@ -168,7 +168,7 @@ class LabelledData(lightning.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Read both sets."""
-        train, valid = ([clip for folder in folders for clip in read_set(folder)] for folders in self.folders)
+        train, valid = read_sets(self.folders[0]), read_sets(self.folders[1], judged=True)
         if self.limit:
             check_limit(self.limit, len(train))
             train = [train[i] for i in np.random.default_rng(0).permutation(len(train))[: self.limit]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,11 +117,11 @@ class LabelledClip:
         return float(np.mean([PESQ_WEIGHTS.get(kind, 0.5) for kind in self.kinds]))
 
 
-def read_set(folder: str | Path) -> list[LabelledClip]:
-    """All finished shards of a set.
+def read_set(folder: str | Path, judged: bool = False) -> list[LabelledClip]:
+    """All finished shards of a set; with `judged`, only the clips that teachers were asked about.
 
     Raises:
-        FileNotFoundError: If there are none.
+        FileNotFoundError: If there are none (with `judged`, in a set that was built without teachers).
     """
     clips = []
     for index in sorted(Path(folder).glob("[0-9]*/labels.csv")):
@@ -135,6 +136,13 @@ def read_set(folder: str | Path) -> list[LabelledClip]:
                 codec = UNKNOWN if known.get("loss_rate") else tuple(float(row.get(t, "nan")) for t in CODEC_TEACHERS)
                 path, talker = index.parent / row["file"], row.get("talker", "")
                 clips.append(LabelledClip(path, condition, labels, band, level, reference, codec, known, talker))
+    if judged and clips and not (clips := [clip for clip in clips if clip.judged]):
+        raise FileNotFoundError(f"no labelled clips in {folder}: it was built with `--unlabelled`, for training only")
     if not clips:
         raise FileNotFoundError(f"no labelled shards in {folder}: build a set with `python -m training.build_set`")
     return clips
+
+
+def read_sets(folders: Iterable[str | Path], judged: bool = False) -> list[LabelledClip]:
+    """The clips of several sets; see `read_set`."""
+    return [clip for folder in folders for clip in read_set(folder, judged)]
