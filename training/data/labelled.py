@@ -125,7 +125,7 @@ class LabelledData(lightning.LightningDataModule):
 
     Args:
         train: Folders of the training sets.
-        valid: Folders of the validation sets, of other talkers, noises and rooms; teachers were asked about all of them.
+        valid: Folders of the validation sets, of other talkers, noises and rooms, with labels.
         sample_rate: Rate that the clips are brought to, in Hz: that of the model.
         batch_size: Clips in a batch.
         limit: Use only so many training clips, from all sets (0: all), for experiments.
