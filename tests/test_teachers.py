@@ -76,7 +76,7 @@ def test_what_other_judges_share_of_an_opinion_of_recordings():
 
 def test_the_report_of_recordings_on_real_speech(folders, tmp_path, monkeypatch, capsys):
     clips = [LabelledClip(None, "noise", (2, 1, mos, 3 + mos / 4), 8000, -26) for mos in (1, 2, 3)]
-    monkeypatch.setattr(recordings_report, "read_set", lambda folder: clips)
+    monkeypatch.setattr(recordings_report, "read_sets", lambda folders, judged: clips)
     arguments = ["--speech", *map(str, folders["speech"]), "--labelled", "set", "--out", str(tmp_path / "report")]
     recordings_report.main([*arguments, "--talkers", "2"])
     labels = pd.read_csv(tmp_path / "report.csv")

@@ -39,7 +39,7 @@ def label_shard(index: Path, seed: int, vary_voices: bool) -> None:
     """Rewrite one `labels.csv` with the new columns, in one go."""
     with index.open(newline="") as handle:
         rows = list(csv.DictReader(handle))
-    if all(math.isnan(float(row[teacher])) for row in rows for teacher in TEACHERS):
+    if all(row.get(teacher) == "nan" for row in rows for teacher in TEACHERS):
         raise ValueError(f"{index} was built with --unlabelled: build the set anew without it")
     if {REFERENCE_LABEL, *CODEC_TEACHERS} <= set(rows[0]):
         return
