@@ -80,7 +80,6 @@ def test_a_collection_keeps_metrics_of_other_rates_revisions_or_levels_apart_wha
 
 def test_a_metric_that_was_pickled_before_there_were_levels_goes_on(batch):
     metric = JSQAMetric(RATE)
-    assert list(metric.state_dict(keep_vars=True)) == []
     del metric.__dict__["level_db"]
     metric = pickle.loads(pickle.dumps(metric))
     assert float(metric(batch)) == pytest.approx(float(score(batch, RATE).mean()), abs=1e-5)

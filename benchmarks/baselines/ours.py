@@ -20,12 +20,13 @@ class Ours(Baseline):
     takes_batches = True
     takes_files = True
     devices = ("cpu", "cuda")
+    level_db: float | None = None
 
-    def __init__(self, model: str = "default", **settings: Any) -> None:
+    def __init__(self, model: str = "default") -> None:
         folder = Path(model).resolve()
         # a run's model folder is called "model", which tells nothing
         self.name = "jsqa" if model == "default" else folder.parent.name if folder.name == "model" else folder.name
-        self.model, self.device, self.settings = model, "cpu", {"model": model, **settings}
+        self.model, self.device = model, "cpu"
         self.files = tuple(fetch(model, local_files_only=True) / name for name in (WEIGHTS_NAME, CONFIG_NAME))
 
     @property
@@ -51,20 +52,23 @@ class Ours(Baseline):
 
     def score(self, audio: Array, sample_rate: int, reference: Array | None = None) -> Any:
         """MOS of one clip or of each of a batch."""
-        return jsqa_metric.score(audio, sample_rate, device=self.device, **self.settings)
+        return self._score(audio, sample_rate)
 
     def score_path(self, path: Path) -> float:
         """MOS of a file, which is read window by window."""
-        return float(jsqa_metric.score(path, device=self.device, **self.settings))
+        return float(self._score(path))
 
     def score_padded(self, audio: Array, lengths: list[int], sample_rate: int) -> list[float]:
         """Scores of a padded batch; it takes the lengths."""
-        scores = jsqa_metric.score(audio, sample_rate, lengths=lengths, device=self.device, **self.settings)
-        return [float(value) for value in scores]
+        return [float(value) for value in self._score(audio, sample_rate, lengths=lengths)]
 
     def gradient(self, audio: Array, sample_rate: int) -> Array:
         """Gradient of the score."""
-        return torch_gradient(lambda signal: jsqa_metric.score(signal, sample_rate, **self.settings), audio)
+        return torch_gradient(lambda signal: self._score(signal, sample_rate), audio)
+
+    def _score(self, audio: Any, sample_rate: int | None = None, lengths: list[int] | None = None) -> Any:
+        settings = {"model": self.model, "device": self.device, "level_db": self.level_db}
+        return jsqa_metric.score(audio, sample_rate, lengths=lengths, **settings)
 
 
 class Light(Ours):
@@ -78,6 +82,8 @@ class Light(Ours):
 class AtOneLevel(Ours):
     """The same, each clip brought to the level of listening tests first."""
 
+    level_db = -26
+
     def __init__(self) -> None:
-        super().__init__(level_db=-26)
+        super().__init__()
         self.name = "jsqa_level"

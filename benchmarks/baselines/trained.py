@@ -23,7 +23,7 @@ class _Trained(Ours):
 
     def __init__(self) -> None:
         folder = TRAINED / self.run / "model"
-        self.model, self.device, self.settings = str(folder), "cpu", {"model": str(folder)}
+        self.model, self.device = str(folder), "cpu"
         self.files = tuple(folder / name for name in self.needs)
 
     @property
