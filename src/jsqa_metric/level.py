@@ -75,8 +75,8 @@ def frames_of(signal: Tensor, sample_rate: int) -> Tensor:
 def active_level_db(signal: Tensor, sample_rate: int) -> Tensor:
     """Level in dBFS of the sound of a clip, without its pauses; a click does not change it. Differentiable.
 
-    Speech has the level of ITU-T P.56 within a decibel; with noise in its pauses, which count as sound sooner here, it
-    is up to 4 dB below.
+    For speech it is close to the active level of ITU-T P.56; noise in pauses counts as sound sooner than there, which
+    makes it lower.
 
     Args:
         signal: `(time,)`, full scale ±1, without offset (DC).
