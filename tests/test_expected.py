@@ -68,6 +68,17 @@ def test_chance_counts_in_part_where_the_parameters_say_all(kind, kept):
     assert np.corrcoef(part, due)[0, 1] >= np.corrcoef(whole, due)[0, 1]
 
 
+def test_damage_that_the_training_clips_do_not_have_keeps_its_labels():
+    train, _, chance = clips("codec", "train", 1)
+    whole, none = (Calibration.fit(train, own=own) for own in (1.0, 0.0))
+    other = [replace(clip, condition="codec+jitter", path=Path("valid") / clip.path) for clip in train]
+    np.testing.assert_allclose(none.targets(other)[:, 0], whole.targets(other)[:, 0], atol=1e-6)
+    assert (
+        np.corrcoef(none.targets(train)[:, 0], chance)[0, 1]
+        < 0.5 * np.corrcoef(none.targets(other)[:, 0], chance)[0, 1]
+    )
+
+
 def test_clips_that_no_teacher_was_asked_about_have_the_label_that_their_parameters_lead_one_to_expect():
     train, due, _ = clips("codec", "train", 1)
     liked = np.where(np.arange(CLIPS) % 2, 3.0, 4.5)  # one talker's recordings are poor
@@ -83,6 +94,8 @@ def test_clips_that_no_teacher_was_asked_about_have_the_label_that_their_paramet
     assert unlabelled[::2, 0].mean() - unlabelled[1::2, 0].mean() > 0.2
     poor, unknown = replace(silent[0], talker="3.0"), replace(silent[0], talker="nobody's")
     assert (np.diff(calibration.targets([poor, unknown, silent[0]])[:, 0]) > 0.1).all()
+    with pytest.raises(ValueError, match="labelled ones that tell of echo"):
+        calibration.targets([replace(silent[0], condition="codec+echo")])
     with pytest.raises(ValueError, match="fitted with such clips"):
         Calibration.fit(train).targets(silent)
     with pytest.raises(ValueError, match="no teacher was asked about any"):

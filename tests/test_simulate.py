@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
 
 import numpy as np
@@ -12,12 +13,19 @@ from jsqa_metric.bandwidth import bandwidth_share, bark
 
 needs_training()
 
-from training.data import codecs, speech_codecs
+from training.data import call_codecs, codecs, speech_codecs
 from training.data.bandwidth import SIMULATION_RATE, measured_bandwidth_hz, widen
-from training.data.channel import band_limit, low_pass
-from training.data.corpus import SAMPLE_RATE, change_rate
-from training.data.enhance import deep_filter, network_suppress
-from training.data.simulate import COUNT_PROBABILITIES, DEFAULT_KINDS, DEGRADATIONS, DELIVERY_RATES, Simulator
+from training.data.channel import band_limit, jitter, lost_packets, low_pass
+from training.data.corpus import SAMPLE_RATE, active_rms, change_rate
+from training.data.enhance import decision_directed, deep_filter, network_suppress
+from training.data.simulate import (
+    COUNT_PROBABILITIES,
+    DEFAULT_KINDS,
+    DEGRADATIONS,
+    DELIVERY_RATES,
+    LATER_KINDS,
+    Simulator,
+)
 from training.data.suppressors import SUPPRESSORS
 from training.data.voices import change_speed, colour
 
@@ -32,7 +40,7 @@ def fullband(speech) -> np.ndarray:
     return widen(speech, np.random.default_rng(0))
 
 
-@pytest.mark.parametrize("name", [*DEFAULT_KINDS, "low_pass"])
+@pytest.mark.parametrize("name", [*DEFAULT_KINDS, *LATER_KINDS, "low_pass"])
 def test_degradations_damage_and_keep_the_length(simulator, fullband, name):
     degrade, _ = DEGRADATIONS[name]
     for seed in range(3):
@@ -96,6 +104,73 @@ def test_amr_wb_codes_speech_better_with_more_bits(speech, built_codecs):
         decoded = codecs.align(codecs.encode_decode(speech, codecs.CODECS["amr-wb"], bit_rate), reference)
         distances.append(np.std(decoded - reference) / np.std(reference))
     assert distances[1] + 0.02 < distances[0] < 0.8
+
+
+@pytest.mark.parametrize("name", call_codecs.CALL_CODECS)
+def test_codecs_of_calls_lose_what_is_not_sent_and_conceal_it(speech, built_codecs, name):
+    codec = call_codecs.CALL_CODECS[name]
+    sent = change_rate(speech, SAMPLE_RATE, codec.rate)
+
+    def heard(bit_rate: int, lost: list[bool]) -> np.ndarray:
+        decoded = codec.transmit(sent, bit_rate, itertools.cycle(lost))
+        return codecs.align(decoded, sent)
+
+    def likeness(bit_rate: int, lost: list[bool]) -> float:
+        return float(np.corrcoef(heard(bit_rate, lost), sent)[0, 1])
+
+    low, high = (likeness(rate, [False]) for rate in (codec.bit_rates[0], codec.bit_rates[-1]))
+    assert high > 0.7
+    assert low < high or len(codec.bit_rates) == 1
+    lossy = [True, False, False, False]
+    assert 0.3 < likeness(codec.bit_rates[-1], lossy) < high - 0.02
+    assert heard(codec.bit_rates[-1], lossy).std() > 0.5 * heard(codec.bit_rates[-1], [False]).std()  # no silence
+
+
+def test_lost_packets_come_as_often_and_in_bursts_as_long_as_wanted():
+    lost = np.array(list(itertools.islice(lost_packets(np.random.default_rng(0), 0.1, 4.0), 50000)))
+    assert lost.mean() == pytest.approx(0.1, abs=0.015)
+    bursts = np.diff(np.flatnonzero(np.diff(np.pad(lost, 1).astype(int))))[::2]
+    assert bursts.mean() == pytest.approx(4.0, abs=0.3)
+    assert not any(itertools.islice(lost_packets(np.random.default_rng(0), 0.0, 1.0), 100))
+
+
+def test_gain_control_and_filters_leave_the_active_level(simulator, fullband):
+    for name in ("gain_control", "equaliser"):
+        for seed in range(6):
+            out, _ = DEGRADATIONS[name][0](fullband, np.random.default_rng(seed), simulator.material)
+            ratio = active_rms(out, SIMULATION_RATE) / active_rms(fullband, SIMULATION_RATE)
+            assert 20 * np.log10(ratio) == pytest.approx(0, abs=0.5)
+
+
+def test_jitter_moves_speech_in_time_and_leaves_it_whole(simulator, fullband):
+    def power(signal: np.ndarray) -> np.ndarray:
+        frames = signal[: len(signal) // 480 * 480].reshape(-1, 480)
+        return np.log10(np.mean(frames**2, axis=1) + 1e-7)
+
+    for seed in range(4):
+        out, known = jitter(fullband, np.random.default_rng(seed), simulator.material)
+        moves = [np.corrcoef(power(fullband)[50:-50], np.roll(power(out), lag)[50:-50])[0, 1] for lag in range(-25, 26)]
+        assert max(moves) > 0.7  # 10 ms by 10 ms, within a quarter of a second
+        assert np.corrcoef(out, fullband)[0, 1] < 0.95
+        jumps = np.abs(np.diff(out)).max() / np.abs(np.diff(fullband)).max()
+        assert jumps < 1.5  # no clicks where periods are doubled or left out
+
+
+def test_disturbances_have_the_snr_that_is_told(simulator, fullband):
+    for seed in range(8):
+        out, known = DEGRADATIONS["disturbance"][0](fullband, np.random.default_rng(seed), simulator.material)
+        added_db = 20 * np.log10(active_rms(fullband, SIMULATION_RATE) / np.std(out - fullband))
+        assert added_db == pytest.approx(known["disturbance_snr_db"], abs=3.5)
+
+
+def test_decision_directed_suppression_takes_noise_and_keeps_time(fullband):
+    noise = 0.02 * np.random.default_rng(0).standard_normal(len(fullband)).astype(np.float32)
+    for seed in range(4):
+        cleaned, _ = decision_directed(fullband + noise, np.random.default_rng(seed))
+        left, known = decision_directed(noise, np.random.default_rng(seed))
+        narrow = [change_rate(signal, SIMULATION_RATE, 8000) for signal in (fullband, cleaned, noise, left)]
+        assert np.corrcoef(narrow[0], narrow[1])[0, 1] > 0.85
+        assert narrow[3].std() < 0.6 * narrow[2].std(), known
 
 
 def test_synthesised_speech_follows_the_original_as_far_as_it_is_sent(speech, built_codecs):

@@ -1,4 +1,4 @@
-"""Degradations that add a second sound: noise, babble, another talker, modulated noise.
+"""Degradations that add a second sound: noise, babble, another talker, what devices add, modulated noise.
 
 Conventions of all degradations: `(speech, rng, material) -> (degraded, parameters)`. Signals are at
 `SIMULATION_RATE` and keep their length and alignment; parameters are numbers in the unit that their name ends with.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.signal import fftconvolve
 
 from training.data.bandwidth import SIMULATION_RATE, widen
 from training.data.corpus import Corpus, Signal, at_snr
@@ -67,6 +68,35 @@ def competing_talker(speech: Signal, rng: np.random.Generator, material: Materia
     snr_db = float(rng.uniform(0, 40))
     other = material.other_talker(rng, len(speech))
     return speech + at_snr(speech, other, snr_db, SIMULATION_RATE), {"talker_snr_db": snr_db}
+
+
+def disturbance(speech: Signal, rng: np.random.Generator, material: Material) -> tuple[Signal, Parameters]:
+    """What devices add, SNR 0..45 dB: hum of the mains, the buzz of a radio's time slots, crackle, beeps."""
+    kind, snr_db = str(rng.choice(["hum", "buzz", "crackle", "beeps"])), float(rng.uniform(0, 45))
+    time = np.arange(len(speech)) / SIMULATION_RATE
+    if kind == "hum":
+        harmonics, slope = np.arange(1, 21), rng.uniform(0.5, 2.5)
+        phases, mains_hz = rng.uniform(0, 2 * np.pi, 20), rng.choice([50, 60])
+        added = sum(
+            np.sin(2 * np.pi * mains_hz * k * time + phase) / k**slope
+            for k, phase in zip(harmonics, phases, strict=True)
+        )
+    elif kind == "buzz":  # of GSM: a slot in eight, 217 times a second, while the phone sends
+        sends = np.repeat(rng.random(-(-len(speech) // 12000)) < rng.uniform(0.3, 1), 12000)[: len(speech)]
+        sends[:12000] = True
+        added = np.convolve((time * 216.7 % 1 < 0.125) * sends, [1, -1], "same")
+    elif kind == "crackle":
+        clicks = (rng.random(len(speech)) < 10 ** rng.uniform(0, 2) / SIMULATION_RATE) * rng.standard_normal(
+            len(speech)
+        )
+        clicks[rng.integers(len(speech))] = 1
+        decay = np.exp(-np.arange(480) / 10 ** rng.uniform(0.3, 2))
+        added = fftconvolve(clicks, decay * rng.standard_normal(480))[: len(speech)]
+    else:
+        period_s, hz = rng.uniform(0.3, 2), 10 ** rng.uniform(2.5, 3.6)
+        added = np.sin(2 * np.pi * hz * time) * (time % period_s < period_s * rng.uniform(0.1, 0.6))
+    added = np.asarray(added, dtype=np.float32)
+    return speech + at_snr(speech, added, snr_db, SIMULATION_RATE), {"disturbance": kind, "disturbance_snr_db": snr_db}
 
 
 def mnru(speech: Signal, rng: np.random.Generator, material: Material) -> tuple[Signal, Parameters]:

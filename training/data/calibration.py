@@ -25,7 +25,7 @@ compares waveforms: where there is no other damage, `CODEC_TEACHERS` count as mu
 ANCHORS = frozenset({"codec"})
 """Damage on which PESQ and Distill-MOS set the scale of `CODEC_TEACHERS`: classic codecs."""
 LEAST_ANCHORS = 50
-DRAWN = frozenset({"noise", "reverb", "competing_talker", "suppressor"})
+DRAWN = frozenset({"noise", "reverb", "competing_talker", "suppressor", "mmse"})
 """Damage by a recording that the parameters do not name."""
 DIMENSION_COLUMNS = slice(1 + len(TEACHERS), 1 + len(TEACHERS) + len(DIMENSIONS))
 """Where the dimensions stand in `Calibration.targets`."""
@@ -76,8 +76,9 @@ class Calibration:
     Teachers hear little wrong with narrow bands where nothing else is wrong: with `narrowband`, no damage is less than
     what the E-model (G.107.1) takes off for the clip's bandwidth alone. This is before the recording counts, and leaves
     how much the teachers differ as it is.
-    Teachers err by chance: where no recording was drawn for the damage (`DRAWN`), `own` is how much of the MOS's
-    difference from what the parameters lead one to expect counts (1: all). The other tasks stay as they are.
+    Teachers err by chance: where no recording was drawn for the damage (`DRAWN`), and all of its kinds were among the
+    training clips', `own` is how much of the MOS's difference from what the parameters lead one to expect counts (1:
+    all). The other tasks stay as they are.
     A clip that no teacher was asked about has the MOS that its parameters lead one to expect, and the recordings of its
     talker (or source, where talkers have no names) count instead of its own: `talkers` is what Distill-MOS says.
     """
@@ -156,8 +157,8 @@ class Calibration:
         teachers of a clip's MOS differ about it, a standard deviation, and NaN where there is one only.
 
         Raises:
-            ValueError: If no teacher was asked about some clips, and nothing is expected of parameters: `own` is 1, and
-                no such clips were there to fit to.
+            ValueError: If no teacher was asked about some clips, and nothing is expected of their parameters: `own` is
+                1 and no such clips were there to fit to, or no labelled clip had their damage.
         """
         unit, spread = self.shares(clips)
         own = [c.reference if c.judged else self.talkers.get(c.talker, math.nan) for c in clips]
@@ -175,7 +176,11 @@ class Calibration:
         judged = np.array([c.judged for c in clips])
         if self.expected:
             by_parameters = self.expected(clips)
-            share = np.where([DRAWN.isdisjoint(c.kinds) for c in clips], self.own, 1)
+            heard = np.array([self.expected.kinds.issuperset(c.kinds) for c in clips])
+            if not (heard | judged).all():
+                kinds = {kind for c in clips for kind in c.kinds} - self.expected.kinds
+                raise ValueError(f"clips without labels, and no labelled ones that tell of {', '.join(sorted(kinds))}")
+            share = np.where(heard & [DRAWN.isdisjoint(c.kinds) for c in clips], self.own, 1)
             mixture = by_parameters + np.where(judged, share * (mixture - by_parameters), 0)
         elif not judged.all():
             raise ValueError("clips without labels need a calibration that was fitted with such clips among others")

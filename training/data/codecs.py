@@ -1,4 +1,4 @@
-"""Codecs: those of FFmpeg through PyAV and AMR-WB, encoded and decoded in memory, and those that synthesise speech."""
+"""Codecs: those of FFmpeg through PyAV and AMR-WB, those of calls, and those that synthesise speech."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from scipy.signal import fftconvolve
 from training.data import speech_codecs
 from training.data.additive import Material, Parameters
 from training.data.bandwidth import SIMULATION_RATE, measured_bandwidth_hz
+from training.data.call_codecs import CALL_CODECS
+from training.data.channel import lost_packets
 from training.data.corpus import Signal, change_rate
 
 
@@ -103,6 +105,21 @@ def codec(speech: Signal, rng: np.random.Generator, material: Material) -> tuple
     bandwidth_hz = min(measured_bandwidth_hz(speech, out), chosen.rate / 2)
     parameters = {"codec": name, "bit_rate": float(bit_rate), "codec_passes": float(passes)}
     return out, parameters | {"bandwidth_hz": bandwidth_hz}
+
+
+def call_codec(speech: Signal, rng: np.random.Generator, material: Material) -> tuple[Signal, Parameters]:
+    """A codec of telephone calls; every second time packets get lost, 1 to 30 %, and its decoder conceals it."""
+    name = str(rng.choice(list(CALL_CODECS)))
+    chosen = CALL_CODECS[name]
+    bit_rate, rate, burst = int(rng.choice(chosen.bit_rates)), 0.0, 1.0
+    if rng.random() < 0.5:
+        rate, burst = float(10 ** rng.uniform(-2, -0.5)), float(rng.choice([1.0, rng.uniform(1, 4)]))
+    peak = max(1.0, float(np.abs(speech).max()) / 0.99)
+    narrow = change_rate(speech / peak, SIMULATION_RATE, chosen.rate)
+    decoded = chosen.transmit(narrow, bit_rate, lost_packets(rng, rate, burst))
+    out = align(change_rate(decoded, chosen.rate, SIMULATION_RATE), speech) * peak
+    known: Parameters = {"call_codec": name, "bit_rate": float(bit_rate), "bandwidth_hz": chosen.rate / 2}
+    return out.astype(np.float32), known | ({"loss_rate": rate, "loss_burst": burst} if rate else {})
 
 
 def neural_codec(speech: Signal, rng: np.random.Generator, material: Material) -> tuple[Signal, Parameters]:

@@ -12,6 +12,7 @@ import numpy as np
 from pyrnnoise import rnnoise
 from scipy.ndimage import minimum_filter1d, uniform_filter1d
 from scipy.signal import istft, stft
+from scipy.special import exp1
 
 from training.data import suppressors
 from training.data.additive import Material, Parameters, noise
@@ -32,6 +33,37 @@ def spectral_gain(signal: Signal, rng: np.random.Generator, wiener: bool) -> tup
         gain = uniform_filter1d(gain, int(rng.integers(2, 8)), axis=1)
     _, out = istft(spectrum * np.maximum(gain, 10 ** (floor_db / 20)), SIMULATION_RATE, nperseg=1536, noverlap=1152)
     return out[: len(signal)].astype(np.float32), {"strength": strength, "floor_db": floor_db}
+
+
+def decision_directed(signal: Signal, rng: np.random.Generator) -> tuple[Signal, Parameters]:
+    """Ephraim and Malah's, Wiener or log-MMSE: the SNR is smoothed over time, so that no musical noise is left."""
+    rate = int(rng.choice([8000, 16000, 48000]))
+    strength, floor_db = float(10 ** rng.uniform(-0.3, 0.5)), float(rng.uniform(-30, -10))
+    smoothing, logarithmic = float(rng.uniform(0.9, 0.99)), bool(rng.random() < 0.5)
+    size = round(rate * rng.choice([0.02, 0.032])) // 2 * 2
+    _, _, spectrum = stft(change_rate(signal, SIMULATION_RATE, rate), rate, nperseg=size)
+    power = np.abs(spectrum) ** 2
+    around = round(2 * 1.5 * rate / size)  # frames in 1.5 s
+    noise_power = minimum_filter1d(uniform_filter1d(power, 5, axis=1), around, axis=1) * 2 * strength + 1e-12
+    posterior = np.minimum(power / noise_power, 1e4)
+    gains, before = np.empty_like(posterior), np.ones(len(posterior))
+    for i, now in enumerate(posterior.T):
+        prior = np.maximum(smoothing * before + (1 - smoothing) * np.maximum(now - 1, 0), 10 ** (floor_db / 10))
+        gain = prior / (1 + prior)
+        if logarithmic:
+            gain = np.minimum(gain * np.exp(exp1(np.maximum(gain * now, 1e-4)) / 2), 1)
+        gains[:, i], before = gain, gain**2 * now
+    _, out = istft(spectrum * gains, rate, nperseg=size)
+    out = change_rate(out.astype(np.float32), rate, SIMULATION_RATE)
+    known: Parameters = {"strength": strength, "floor_db": floor_db, "smoothing": smoothing, "bandwidth_hz": rate / 2}
+    return np.pad(out, (0, max(0, len(signal) - len(out))))[: len(signal)], known | {"log_mmse": float(logarithmic)}
+
+
+def mmse(speech: Signal, rng: np.random.Generator, material: Material) -> tuple[Signal, Parameters]:
+    """Noise is added and then suppressed by `decision_directed`, as in listening tests before there were networks."""
+    noisy, parameters = noise(speech, rng, material)
+    out, more = decision_directed(noisy, rng)
+    return out, parameters | more
 
 
 def rnnoise_suppress(signal: Signal) -> Signal:

@@ -31,6 +31,8 @@ def _table(clips: Sequence[LabelledClip]) -> pd.DataFrame:
 class Expected:
     """Boosted trees from parameters to labels. What is expected of a clip has been learned without that clip.
 
+    Of damage that is not among `kinds`, those of the training clips, nothing can be expected.
+
     The training clips fall into `FOLDS` parts by their names; a clip's expectation comes from the trees that were grown
     without its part.
 
@@ -45,6 +47,7 @@ class Expected:
     def __init__(self, clips: Sequence[LabelledClip], labels: NDArray[np.float64]) -> None:
         if len(clips) < LEAST_CLIPS:
             raise ValueError(f"{len(clips)} clips do not tell what to expect: at least {LEAST_CLIPS} are needed")
+        self.kinds = frozenset(kind for clip in clips for kind in clip.kinds)
         table = _table(clips)
         words = table.select_dtypes(exclude="number").columns
         self._types = {name: pd.CategoricalDtype(sorted(table[name].dropna().unique())) for name in words}

@@ -24,10 +24,14 @@ PESQ_WEIGHTS = {
     "chop": 0.75,
     "packet_loss": 0.6,
     "suppressor": 0.4,
+    "mmse": 0.4,
+    "gain_control": 0.4,
+    "equaliser": 0.25,
     "band_limit": 0.25,
     "low_pass": 0.25,
     "reverb": 0.25,
     "clipping": 0.2,
+    "jitter": 0.0,
     "vocoder": 0.0,
     "fargan": 0.0,
     "codec2": 0.0,
@@ -37,15 +41,18 @@ PESQ_WEIGHTS = {
 
 PESQ, which knows the reference, is the better judge of added talkers, echo and gaps, Distill-MOS of clipping (design
 notes). PESQ compares waveforms: resynthesised speech is outside the scope of P.862, and reverberation and missing bands
-cost more there than with listeners."""
+cost more there than with listeners, and where time is stretched, it compares what is not alike."""
 
 DAMAGE_DIMENSIONS: dict[str, tuple[str, ...]] = {
     "noise": ("noisiness",),
     "mnru": ("noisiness",),
     "quantise": ("noisiness",),
     "competing_talker": ("noisiness",),
+    "disturbance": ("noisiness",),
     "suppressor": ("noisiness", "coloration"),
+    "mmse": ("noisiness", "coloration"),
     "reverb": ("coloration",),
+    "equaliser": ("coloration",),
     "echo": ("coloration",),
     "clipping": ("coloration",),
     "band_limit": ("coloration",),
@@ -57,6 +64,9 @@ DAMAGE_DIMENSIONS: dict[str, tuple[str, ...]] = {
     "opus-networks": ("coloration", "discontinuity"),
     "opus-loss": ("coloration", "discontinuity"),
     "vocoder": ("coloration",),
+    "call_codec": ("coloration", "discontinuity"),
+    "gain_control": ("coloration", "discontinuity"),
+    "jitter": ("discontinuity",),
     "packet_loss": ("discontinuity",),
     "chop": ("discontinuity",),
 }

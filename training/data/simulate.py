@@ -19,25 +19,33 @@ Degradation = Callable[[Signal, np.random.Generator, Material], tuple[Signal, Pa
 
 DEGRADATIONS: dict[str, tuple[Degradation, float]] = {
     "reverb": (channel.reverb, 1.0),
+    "equaliser": (channel.equaliser, 1.0),
     "competing_talker": (additive.competing_talker, 1.2),
     "noise": (additive.noise, 3.0),
+    "disturbance": (additive.disturbance, 1.0),
     "clipping": (channel.clipping, 1.4),
     "suppressor": (enhance.suppressor, 1.8),
+    "mmse": (enhance.mmse, 1.5),
+    "gain_control": (channel.gain_control, 1.0),
     "mnru": (additive.mnru, 1.2),
     "echo": (channel.echo, 1.3),
     "band_limit": (channel.band_limit, 0.8),
     "low_pass": (channel.low_pass, 0.8),
     "quantise": (channel.quantise, 0.3),
     "codec": (codecs.codec, 2.0),
+    "call_codec": (codecs.call_codec, 2.0),
     "neural_codec": (codecs.neural_codec, 1.6),
     "gan_codec": (codecs.gan_codec, 3.0),
     "vocoder": (enhance.vocoder, 0.6),
     "packet_loss": (channel.packet_loss, 1.0),
+    "jitter": (channel.jitter, 1.0),
     "chop": (channel.chop, 1.5),
 }
 """Every degradation with its relative frequency, in the order in which a real path applies them."""
 
-DEFAULT_KINDS = tuple(kind for kind in DEGRADATIONS if kind not in ("gan_codec", "low_pass"))
+LATER_KINDS = ("equaliser", "disturbance", "mmse", "gain_control", "call_codec", "jitter")
+"""What no stage before the tenth has heard."""
+DEFAULT_KINDS = tuple(kind for kind in DEGRADATIONS if kind not in ("gan_codec", "low_pass", *LATER_KINDS))
 """All that need nothing trained before and were there when the first sets were drawn, which stay as they are."""
 
 COUNT_PROBABILITIES = (0.06, 0.55, 0.27, 0.12)

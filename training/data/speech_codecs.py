@@ -27,7 +27,12 @@ CEPSTRUM = 18
 """FARGAN's features per 10 ms: the cepstrum, then the pitch and its strength, then what it does not read."""
 
 
-def _find(name: str) -> Path:
+def find_codec(name: str) -> Path:
+    """Where a program or library is.
+
+    Raises:
+        FileNotFoundError: If it was not installed.
+    """
     path = FOLDER / name
     if not path.exists():
         raise FileNotFoundError(f"no {path}: run `bash training/install_codecs.sh` in the root of the repository")
@@ -48,7 +53,7 @@ def _run(program: str, arguments: list[str], data: bytes) -> bytes:
         source, target = Path(folder, "in"), Path(folder, "out")
         source.write_bytes(data)
         environment = os.environ | {"LD_LIBRARY_PATH": str(FOLDER.resolve())}
-        command = [str(_find(program)), *arguments, str(source), str(target)]
+        command = [str(find_codec(program)), *arguments, str(source), str(target)]
         subprocess.run(command, check=True, capture_output=True, env=environment)
         return target.read_bytes()
 
@@ -100,7 +105,7 @@ def codec2(signal: Signal, bit_rate: int) -> Signal:
 
 @lru_cache(maxsize=1)
 def _amr_wb_library() -> ctypes.CDLL:
-    library = ctypes.CDLL(str(_find("libvo-amrwbenc.so.0")))
+    library = ctypes.CDLL(str(find_codec("libvo-amrwbenc.so.0")))
     library.E_IF_init.restype = ctypes.c_void_p
     library.E_IF_encode.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int]
     library.E_IF_exit.argtypes = [ctypes.c_void_p]
