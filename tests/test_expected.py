@@ -43,7 +43,7 @@ def test_what_is_expected_is_what_the_parameters_say():
     assert abs(np.corrcoef(expected(train) - due, chance)[0, 1]) < 0.25
     other, due, _ = clips("codec", "valid", 2)
     other[0] = replace(other[0], parameters=other[0].parameters | {"codec": "new", "never": "seen"})
-    assert np.abs(expected(other) - due)[1:].mean() < 0.12
+    assert np.abs(expected(other) - due)[1:].mean() < 0.08  # all trees have something to say of a new clip
 
 
 def test_no_clip_has_a_part_in_what_is_expected_of_it():

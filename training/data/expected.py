@@ -18,8 +18,12 @@ FOLDS = 5
 LEAST_CLIPS = 10
 
 
+def _name(clip: LabelledClip) -> str:
+    return "/".join(clip.path.resolve().parts[-3:])  # set, shard and file
+
+
 def _fold(clip: LabelledClip) -> int:
-    return crc32("/".join(clip.path.resolve().parts[-3:]).encode()) % FOLDS  # set, shard and file
+    return crc32(_name(clip).encode()) % FOLDS
 
 
 def _table(clips: Sequence[LabelledClip]) -> pd.DataFrame:
@@ -34,7 +38,7 @@ class Expected:
     Of damage that is not among `kinds`, those of the training clips, nothing can be expected.
 
     The training clips fall into `FOLDS` parts by their names; a clip's expectation comes from the trees that were grown
-    without its part.
+    without its part, and that of a clip that is not among them is the mean of all.
 
     Args:
         clips: The training set.
@@ -47,6 +51,7 @@ class Expected:
     def __init__(self, clips: Sequence[LabelledClip], labels: NDArray[np.float64]) -> None:
         if len(clips) < LEAST_CLIPS:
             raise ValueError(f"{len(clips)} clips do not tell what to expect: at least {LEAST_CLIPS} are needed")
+        self._names = frozenset(map(_name, clips))
         self.kinds = frozenset(kind for clip in clips for kind in clip.kinds)
         table = _table(clips)
         words = table.select_dtypes(exclude="number").columns
@@ -75,4 +80,5 @@ class Expected:
             known = table.get(name, pd.Series(index=table.index, dtype=object))
             table[name] = known.where(known.isin(words.categories)).astype(words)  # what was never seen is unknown
         of_all = [trees.predict(table.reindex(columns=trees.feature_names_in_)) for trees in self._trees]
-        return np.array(of_all)[[_fold(clip) for clip in clips], np.arange(len(clips))]
+        without_it = np.array(of_all)[[_fold(clip) for clip in clips], np.arange(len(clips))]
+        return np.where([_name(clip) in self._names for clip in clips], without_it, np.mean(of_all, axis=0))
