@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import itertools
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from conftest import needs_training
 
 from jsqa_metric.bandwidth import bandwidth_share, bark
 
 needs_training()
 
+import training
 from training.data import call_codecs, codecs, speech_codecs
 from training.data.bandwidth import SIMULATION_RATE, measured_bandwidth_hz, widen
 from training.data.channel import band_limit, jitter, lost_packets, low_pass
@@ -40,7 +43,7 @@ def fullband(speech) -> np.ndarray:
     return widen(speech, np.random.default_rng(0))
 
 
-@pytest.mark.parametrize("name", [*DEFAULT_KINDS, *LATER_KINDS, "low_pass"])
+@pytest.mark.parametrize("name", [*DEFAULT_KINDS, *LATER_KINDS, "held_out_codec", "low_pass"])
 def test_degradations_damage_and_keep_the_length(simulator, fullband, name):
     degrade, _ = DEGRADATIONS[name]
     for seed in range(3):
@@ -95,6 +98,16 @@ def test_a_simulator_of_some_kinds_draws_no_others(folders):
     assert all(1 <= len(clip.degradations) <= 2 for clip in drawn)
     with pytest.raises(ValueError, match="no such damage: hiss"):
         Simulator(**folders, kinds=["chop", "hiss"])
+
+
+def test_codecs_that_are_held_out_are_in_no_recipe_and_no_codec_of_training():
+    assert not {(c.encoder, c.rate) for c in codecs.HELD_OUT_CODECS.values()} & {
+        (c.encoder, c.rate) for c in codecs.CODECS.values()
+    }
+    assert {"held_out_codec"}.isdisjoint((*DEFAULT_KINDS, *LATER_KINDS))
+    for recipe in Path(training.__file__).parent.glob("recipes/*.yaml"):
+        sets = yaml.safe_load(recipe.read_text())["data"].get("train")
+        assert not any("held-out" in str(name) for name in sets or [])
 
 
 def test_amr_wb_codes_speech_better_with_more_bits(speech, built_codecs):

@@ -58,6 +58,7 @@ DAMAGE_DIMENSIONS: dict[str, tuple[str, ...]] = {
     "band_limit": ("coloration",),
     "low_pass": ("coloration",),
     "codec": ("coloration",),
+    "held_out_codec": ("coloration",),
     "fargan": ("coloration",),
     "codec2": ("coloration",),
     "gan_codec": ("coloration",),

@@ -33,6 +33,7 @@ DEGRADATIONS: dict[str, tuple[Degradation, float]] = {
     "low_pass": (channel.low_pass, 0.8),
     "quantise": (channel.quantise, 0.3),
     "codec": (codecs.codec, 2.0),
+    "held_out_codec": (codecs.held_out_codec, 1.0),
     "call_codec": (codecs.call_codec, 2.0),
     "neural_codec": (codecs.neural_codec, 1.6),
     "gan_codec": (codecs.gan_codec, 3.0),
@@ -45,7 +46,9 @@ DEGRADATIONS: dict[str, tuple[Degradation, float]] = {
 
 LATER_KINDS = ("equaliser", "disturbance", "mmse", "gain_control", "call_codec", "jitter")
 """What no stage before the tenth has heard."""
-DEFAULT_KINDS = tuple(kind for kind in DEGRADATIONS if kind not in ("gan_codec", "low_pass", *LATER_KINDS))
+DEFAULT_KINDS = tuple(
+    kind for kind in DEGRADATIONS if kind not in ("gan_codec", "low_pass", "held_out_codec", *LATER_KINDS)
+)
 """All that need nothing trained before and were there when the first sets were drawn, which stay as they are."""
 
 COUNT_PROBABILITIES = (0.06, 0.55, 0.27, 0.12)
