@@ -54,7 +54,7 @@ HELD_OUT_CODECS = {
     "ac3": Codec("ac3", "ac3", 48000, (32000, 40000, 48000, 64000)),
     "eac3": Codec("eac3", "eac3", 48000, (24000, 32000, 48000)),
     "mp2": Codec("mp2", "mp2", 16000, (8000, 16000, 24000, 32000), 2),
-    "wma1": Codec("wmav1", "asf", 16000, (20000, 24000)),
+    "wma1": Codec("wmav1", "asf", 16000, (24000, 32000)),
     "adpcm-ima": Codec("adpcm_ima_wav", "wav", 8000, (32000,)),
     "adpcm-yamaha": Codec("adpcm_yamaha", "wav", 16000, (64000,)),
     "dfpwm": Codec("dfpwm", "wav", 16000, (16000,)),  # a bit a sample: delta modulation
