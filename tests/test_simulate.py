@@ -100,6 +100,15 @@ def test_a_simulator_of_some_kinds_draws_no_others(folders):
         Simulator(**folders, kinds=["chop", "hiss"])
 
 
+@pytest.mark.parametrize("name", [*codecs.CODECS, *codecs.HELD_OUT_CODECS])
+def test_every_codec_takes_each_of_its_bit_rates(speech, built_codecs, name):
+    codec = (codecs.CODECS | codecs.HELD_OUT_CODECS)[name]
+    sent = change_rate(speech, SAMPLE_RATE, codec.rate)
+    for bit_rate in codec.bit_rates:
+        decoded = codecs.align(codecs.encode_decode(sent, codec, bit_rate), sent)
+        assert np.corrcoef(decoded, sent)[0, 1] > 0.4
+
+
 def test_codecs_that_are_held_out_are_in_no_recipe_and_no_codec_of_training():
     assert not {(c.encoder, c.rate) for c in codecs.HELD_OUT_CODECS.values()} & {
         (c.encoder, c.rate) for c in codecs.CODECS.values()
