@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile as sf
 import torch
@@ -18,6 +21,7 @@ from training.data.calibration import DIMENSION_COLUMNS, Calibration
 from training.data.labelled import FAINTEST_DB, LabelledData, LabelledSet, collate_cropped
 from training.data.labels import read_set
 from training.data.loading import SORTED_BATCHES, TrainingSampler
+from training.teachers import TEACHERS
 
 
 def test_sets_are_read_at_the_rate_of_the_model(labelled_set):
@@ -97,3 +101,26 @@ def test_a_clip_at_another_level_has_the_labels_of_that_level(labelled_set):
         if expected[0] > 1:  # at the bottom of the scale the MOS says nothing of what it was before
             torch.testing.assert_close(targets, torch.from_numpy(expected), atol=0.01, rtol=0, equal_nan=True)
     assert np.ptp(gains_db) > 6
+
+
+def renamed(folder: str, target: Path, condition: str) -> str:
+    """A copy of a labelled set in which every clip has another damage."""
+    shutil.copytree(folder, target)
+    for table in target.glob("[0-9]*/labels.csv"):
+        pd.read_csv(table).assign(condition=condition).to_csv(table, index=False, na_rep="nan")
+    return str(target)
+
+
+def test_damage_that_is_for_validation_only_trains_nothing(labelled_set, tmp_path):
+    held_out = renamed(labelled_set[0], tmp_path / "set", "noise+held_out_codec")
+    LabelledData([str(labelled_set[0])], [held_out], 16000).setup("fit")
+    with pytest.raises(ValueError, match="held_out_codec: such damage is for validation only"):
+        LabelledData([held_out], [str(labelled_set[0])], 16000).setup("fit")
+
+
+def test_teachers_that_compare_moment_by_moment_do_not_judge_stretched_time(labelled_set, tmp_path):
+    stretched = read_set(renamed(labelled_set[0], tmp_path / "set", "noise+jitter"))
+    for before, after in zip(read_set(labelled_set[0]), stretched, strict=True):
+        for teacher, label, left in zip(TEACHERS, before.labels, after.labels, strict=True):
+            assert np.isnan(left) if teacher in ("pesq", "estoi") else left == label
+    assert all(clip.judged for clip in stretched)

@@ -87,7 +87,8 @@ def main(arguments: list[str] | None = None) -> None:
         default=COUNT_PROBABILITIES[0],
         help="of undamaged clips (default: %(default)s)",
     )
-    kinds = "of damage (default: all but low_pass and gan_codec, which recipes/gan_codec.yaml trains)"
+    left_out = ", ".join(kind for kind in DEGRADATIONS if kind not in DEFAULT_KINDS)
+    kinds = f"of damage (default: all but {left_out}; recipes/gan_codec.yaml trains gan_codec)"
     parser.add_argument("--kinds", nargs="+", choices=DEGRADATIONS, default=[*DEFAULT_KINDS], help=kinds)
     unlabelled = "ask no teachers: much faster, for clips that a model teaches or whose parameters tell the label"
     parser.add_argument("--unlabelled", action="store_true", help=unlabelled)

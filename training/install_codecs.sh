@@ -31,9 +31,11 @@ tar xzf opus_1.5.2.orig.tar.gz
 )
 for package in ./*.deb; do dpkg -x "$package" debian; done
 
-mkdir -p "$target.part"      # moved in one go: an interrupted run leaves nothing that looks whole
+mkdir -p "$target.part" "$target"
 cp opus-1.5.2/opus_demo opus-1.5.2/fargan_demo debian/usr/bin/c2enc debian/usr/bin/c2dec "$target.part/"
 cp -L debian/usr/lib/x86_64-linux-gnu/lib{codec2.so.1.0,vo-amrwbenc.so.0,gsm.so.1,bcg729.so.0,speex.so.1,lc3.so.0} \
     "$target.part/"
-rm -rf "$target"             # an older list
-mv "$target.part" "$target"
+# what the check above asks for comes last: an interrupted run leaves nothing that looks whole
+mv "$target.part/liblc3.so.0" .
+mv "$target.part"/* "$target/"
+mv liblc3.so.0 "$target/"

@@ -35,6 +35,8 @@ DISTILLMOS_SAMPLES = 122880
 """One window of Distill-MOS (7.68 s)."""
 DNSMOS_SAMPLES = int(9.01 * SAMPLE_RATE)
 TEACHERS = ("pesq", "estoi", "distillmos", "dnsmos_p808")
+ALIGNED_TEACHERS = frozenset({"pesq", "estoi"})
+"""These compare with the reference moment by moment."""
 REFERENCE_LABEL = "distillmos_reference"
 """Distill-MOS of the clean reference: its opinion of the talker and the recording."""
 CODEC_TEACHERS = ("warpq", "visqol")

@@ -1,7 +1,8 @@
 """Degradations that add a second sound: noise, babble, another talker, what devices add, modulated noise.
 
 Conventions of all degradations: `(speech, rng, material) -> (degraded, parameters)`. Signals are at
-`SIMULATION_RATE` and keep their length and alignment; parameters are numbers in the unit that their name ends with.
+`SIMULATION_RATE` and keep their length and (but for `jitter`) their alignment; parameters are numbers in the unit that
+their name ends with.
 """
 
 from __future__ import annotations

@@ -25,8 +25,10 @@ compares waveforms: where there is no other damage, `CODEC_TEACHERS` count as mu
 ANCHORS = frozenset({"codec"})
 """Damage on which PESQ and Distill-MOS set the scale of `CODEC_TEACHERS`: classic codecs."""
 LEAST_ANCHORS = 50
-DRAWN = frozenset({"noise", "reverb", "competing_talker", "suppressor", "mmse"})
-"""Damage by a recording that the parameters do not name."""
+DRAWN = frozenset(
+    {"noise", "reverb", "competing_talker", "suppressor", "mmse", "equaliser", "disturbance", "gain_control"}
+)
+"""Damage by a recording that the parameters do not name, or by much else that they do not."""
 DIMENSION_COLUMNS = slice(1 + len(TEACHERS), 1 + len(TEACHERS) + len(DIMENSIONS))
 """Where the dimensions stand in `Calibration.targets`."""
 DOUBT = DIMENSION_COLUMNS.stop
@@ -178,7 +180,7 @@ class Calibration:
             by_parameters = self.expected(clips)
             heard = np.array([self.expected.kinds.issuperset(c.kinds) for c in clips])
             if not (heard | judged).all():
-                kinds = {kind for c in clips for kind in c.kinds} - self.expected.kinds
+                kinds = {kind for c in clips if not c.judged for kind in c.kinds} - self.expected.kinds
                 raise ValueError(f"clips without labels, and no labelled ones that tell of {', '.join(sorted(kinds))}")
             share = np.where(heard & [DRAWN.isdisjoint(c.kinds) for c in clips], self.own, 1)
             mixture = by_parameters + np.where(judged, share * (mixture - by_parameters), 0)

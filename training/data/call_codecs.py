@@ -1,8 +1,8 @@
 """Codecs of telephone calls, frame by frame, with frames that get lost: GSM, G.729, Speex, LC3.
 
 The libraries come from Debian by `training/install_codecs.sh` (GSM's own free licence, GPL 3, BSD, Apache 2.0).
-What is lost, each decoder conceals in its own way; GSM's, which knows none, hears the frame before once more, as GSM
-06.11 has it. Signals come and go at the codec's rate; its delay is left in.
+What is lost, each decoder conceals in its own way; GSM's, which knows none, hears the frame before once more, and
+softer from the second loss on. Signals come and go at the codec's rate; its delay is left in.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,14 @@ def _library(name: str) -> ctypes.CDLL:
     library = ctypes.CDLL(str(find_codec(file)))
     for function in pointers:
         getattr(library, function).restype = ctypes.c_void_p
+        getattr(library, function).errcheck = _not_null
     return library
+
+
+def _not_null(result: int | None, function: Any, arguments: tuple[Any, ...]) -> int:
+    if not result:
+        raise RuntimeError(f"{function.__name__} of a codec failed: {arguments}")
+    return result
 
 
 class _Coder(AbstractContextManager["_Coder"]):

@@ -152,7 +152,10 @@ def jitter(speech: Signal, rng: np.random.Generator, material: Material) -> tupl
 
 
 def gain_control(speech: Signal, rng: np.random.Generator, material: Material) -> tuple[Signal, Parameters]:
-    """A level that does not stay: a compressor that pumps, a gate that cuts into words, or swings; the same in all."""
+    """A level that does not stay: a compressor, a gate that cuts into words, or swings; the active level is as before.
+
+    Both follow in 3 ms to a second: from distortion within a word to pumping.
+    """
     kind = str(rng.choice(["compressor", "gate", "swing"]))
     hop = SIMULATION_RATE // 100
     frames, depth_db = -(-len(speech) // hop), float(rng.uniform(3, 30))

@@ -60,7 +60,7 @@ HELD_OUT_CODECS = {
     "dfpwm": Codec("dfpwm", "wav", 16000, (16000,)),  # a bit a sample: delta modulation
     "dfpwm-fb": Codec("dfpwm", "wav", 48000, (48000,)),
 }
-"""No stage of the weights learns from these: how well it does on them is how well on codecs that nobody thought of."""
+"""No stage learns from these, though from relatives of most: how well it does on them is how well on unheard codecs."""
 
 
 def encode_decode(signal: Signal, codec: Codec, bit_rate: int) -> Signal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from zlib import crc32
@@ -35,7 +36,7 @@ def _table(clips: Sequence[LabelledClip]) -> pd.DataFrame:
 class Expected:
     """Boosted trees from parameters to labels. What is expected of a clip has been learned without that clip.
 
-    Of damage that is not among `kinds`, those of the training clips, nothing can be expected.
+    Of damage that is not among `kinds`, those of at least `LEAST_CLIPS` training clips, nothing can be expected.
 
     The training clips fall into `FOLDS` parts by their names; a clip's expectation comes from the trees that were grown
     without its part, and that of a clip that is not among them is the mean of all.
@@ -52,7 +53,8 @@ class Expected:
         if len(clips) < LEAST_CLIPS:
             raise ValueError(f"{len(clips)} clips do not tell what to expect: at least {LEAST_CLIPS} are needed")
         self._names = frozenset(map(_name, clips))
-        self.kinds = frozenset(kind for clip in clips for kind in clip.kinds)
+        counts = Counter(kind for clip in clips for kind in clip.kinds)
+        self.kinds = frozenset(kind for kind, count in counts.items() if count >= LEAST_CLIPS)
         table = _table(clips)
         words = table.select_dtypes(exclude="number").columns
         self._types = {name: pd.CategoricalDtype(sorted(table[name].dropna().unique())) for name in words}

@@ -20,7 +20,7 @@ from jsqa_metric.audio import resample
 from jsqa_metric.level import level_share
 from jsqa_metric.model import DIMENSIONS, LOG_STD
 from training.data.calibration import CLEAN_MOS, DIMENSION_COLUMNS, DOUBT, Calibration
-from training.data.labels import LabelledClip, read_sets
+from training.data.labels import HELD_OUT_KINDS, LabelledClip, read_sets
 from training.data.loading import training_loader
 from training.teachers import TEACHERS
 
@@ -167,8 +167,14 @@ class LabelledData(lightning.LightningDataModule):
         self.batch_size, self.limit, self.seed = batch_size, limit, seed
 
     def setup(self, stage: str) -> None:
-        """Read both sets."""
+        """Read both sets.
+
+        Raises:
+            ValueError: If there is damage in the training set that is kept for validation.
+        """
         train, valid = read_sets(self.folders[0]), read_sets(self.folders[1], judged=True)
+        if any(not set(HELD_OUT_KINDS).isdisjoint(clip.kinds) for clip in train):
+            raise ValueError(f"training sets with {', '.join(HELD_OUT_KINDS)}: such damage is for validation only")
         if self.limit:
             check_limit(self.limit, len(train))
             train = [train[i] for i in np.random.default_rng(0).permutation(len(train))[: self.limit]]

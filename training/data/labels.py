@@ -16,7 +16,7 @@ import torch
 from jsqa_metric.bandwidth import bandwidth_share
 from jsqa_metric.level import level_share
 from training.data.corpus import SAMPLE_RATE
-from training.teachers import CODEC_TEACHERS, REFERENCE_LABEL, TEACHERS
+from training.teachers import ALIGNED_TEACHERS, CODEC_TEACHERS, REFERENCE_LABEL, TEACHERS
 
 PESQ_WEIGHTS = {
     "competing_talker": 0.75,
@@ -31,7 +31,6 @@ PESQ_WEIGHTS = {
     "low_pass": 0.25,
     "reverb": 0.25,
     "clipping": 0.2,
-    "jitter": 0.0,
     "vocoder": 0.0,
     "fargan": 0.0,
     "codec2": 0.0,
@@ -41,7 +40,9 @@ PESQ_WEIGHTS = {
 
 PESQ, which knows the reference, is the better judge of added talkers, echo and gaps, Distill-MOS of clipping (design
 notes). PESQ compares waveforms: resynthesised speech is outside the scope of P.862, and reverberation and missing bands
-cost more there than with listeners, and where time is stretched, it compares what is not alike."""
+cost more there than with listeners."""
+STRETCHED = frozenset({"jitter"})
+"""Where time is stretched, PESQ and ESTOI compare what is not alike, whatever else was done: they have no say there."""
 
 DAMAGE_DIMENSIONS: dict[str, tuple[str, ...]] = {
     "noise": ("noisiness",),
@@ -58,7 +59,7 @@ DAMAGE_DIMENSIONS: dict[str, tuple[str, ...]] = {
     "band_limit": ("coloration",),
     "low_pass": ("coloration",),
     "codec": ("coloration",),
-    "held_out_codec": ("coloration",),
+    "held_out_codec": ("noisiness", "coloration"),
     "fargan": ("coloration",),
     "codec2": ("coloration",),
     "gan_codec": ("coloration",),
@@ -72,6 +73,8 @@ DAMAGE_DIMENSIONS: dict[str, tuple[str, ...]] = {
     "chop": ("discontinuity",),
 }
 """The dimensions of quality that a kind of damage touches; loudness is the level's alone."""
+HELD_OUT_KINDS = ("held_out_codec",)
+"""Damage for validation only."""
 NARROW_HZ = 7000.0
 """Narrower clips are coloured, whatever else was done."""
 
@@ -120,6 +123,8 @@ class LabelledClip:
     def touched(self) -> set[str]:
         """The dimensions that the damage touches, but for loudness."""
         dimensions = {d for kind in self.kinds for d in DAMAGE_DIMENSIONS.get(kind, ())}
+        if self.kinds == ["call_codec"] and not self.parameters.get("loss_rate"):
+            dimensions.discard("discontinuity")
         return dimensions | ({"coloration"} if self.bandwidth_hz < NARROW_HZ else set())
 
     @property
@@ -143,6 +148,10 @@ def read_set(folder: str | Path, judged: bool = False) -> list[LabelledClip]:
                 band, level = known.get("bandwidth_hz", SAMPLE_RATE / 2), known["level_db"]
                 reference = float(row.get(REFERENCE_LABEL, "nan"))
                 condition = row["condition"].replace("neural_codec", str(known.get("neural_codec")))
+                if not STRETCHED.isdisjoint(condition.split("+")):
+                    labels = tuple(
+                        math.nan if t in ALIGNED_TEACHERS else v for t, v in zip(TEACHERS, labels, strict=True)
+                    )
                 # gaps are none of their business: WARP-Q's median passes over them
                 codec = UNKNOWN if known.get("loss_rate") else tuple(float(row.get(t, "nan")) for t in CODEC_TEACHERS)
                 path, talker = index.parent / row["file"], row.get("talker", "")

@@ -13,6 +13,7 @@ from training.data import additive, channel, codecs, enhance
 from training.data.additive import Material, Parameters
 from training.data.bandwidth import SIMULATION_RATE, widen
 from training.data.corpus import SAMPLE_RATE, Corpus, Signal, change_rate, read_audio, until_active
+from training.data.labels import HELD_OUT_KINDS
 from training.data.voices import change_speed, colour, draw_speed
 
 Degradation = Callable[[Signal, np.random.Generator, Material], tuple[Signal, Parameters]]
@@ -47,7 +48,7 @@ DEGRADATIONS: dict[str, tuple[Degradation, float]] = {
 LATER_KINDS = ("equaliser", "disturbance", "mmse", "gain_control", "call_codec", "jitter")
 """What no stage before the tenth has heard."""
 DEFAULT_KINDS = tuple(
-    kind for kind in DEGRADATIONS if kind not in ("gan_codec", "low_pass", "held_out_codec", *LATER_KINDS)
+    kind for kind in DEGRADATIONS if kind not in ("gan_codec", "low_pass", *LATER_KINDS, *HELD_OUT_KINDS)
 )
 """All that need nothing trained before and were there when the first sets were drawn, which stay as they are."""
 
