@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -50,6 +51,27 @@ def test_each_damage_is_taught_by_the_teacher_that_hears_it(calibration):
     assert spread("vocoder") == 0
     assert 0 < spread("clipping") < spread("noise") < spread("echo")
     assert spread("clipping+echo") == pytest.approx((spread("clipping") + spread("echo")) / 2)
+
+
+def test_dnsmos_has_a_share_where_it_is_asked_and_knows_the_damage():
+    clips = [clip(name, values) for name, values in LABELS.items() for _ in range(3)]
+    without, asked = (Calibration.fit(clips, dnsmos=dnsmos) for dnsmos in (False, True))
+
+    def spread(calibration: Calibration, condition: str) -> float:
+        low, high = (calibration.mixture([clip(condition, (2.0, 0.8, 3.0, d))])[0][0] for d in (2.0, 4.0))
+        return (high - low) / 2 * calibration.std[TEACHERS.index("dnsmos_p808")]
+
+    for condition, share in {"noise": 0.25, "reverb": 0.25, "noise+chop": 0.125, "chop": 0, "gan_codec": 0}.items():
+        assert spread(asked, condition) == pytest.approx(share)
+        assert spread(without, condition) == 0
+    silent = clip("noise", (2.0, 0.8, 3.0, np.nan))
+    assert asked.mixture([silent])[0] == pytest.approx(without.mixture([silent])[0])
+
+
+def test_codecs_of_calls_interrupt_speech_only_where_packets_get_lost():
+    assert clip("call_codec", LABELS["noise"]).touched == {"coloration"}
+    lossy = replace(clip("call_codec", LABELS["noise"]), parameters={"loss_rate": 0.1})
+    assert lossy.touched == clip("call_codec+chop", LABELS["noise"]).touched == {"coloration", "discontinuity"}
 
 
 def test_damage_is_a_loss_in_its_own_dimension_only(calibration):

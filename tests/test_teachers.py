@@ -9,7 +9,7 @@ from conftest import needs_training
 
 needs_training()
 
-from training import recordings_report, teachers_report
+from training import consensus_report, recordings_report, teachers_report
 from training.data import codecs, speech_codecs
 from training.data.labels import LabelledClip
 from training.teachers import ALL_LABELS, CODEC_TEACHERS, REFERENCE_LABEL, TEACHERS, Teachers
@@ -63,6 +63,25 @@ def test_the_report_of_teachers_on_real_speech(folders, tmp_path, monkeypatch, c
     assert "2 talkers through each of 3 settings" in capsys.readouterr().out
     rows = [line.split("|") for line in (tmp_path / "report.md").read_text().splitlines() if line.startswith("| warpq")]
     assert float(rows[0][3]) > 0.9
+
+
+def test_consensus_finds_what_each_judge_has_of_the_one_thing_in_common():
+    rng, true = np.random.default_rng(1), np.array([0.9, 0.7, 0.5])
+    heard = rng.standard_normal((4000, 1))
+    labels = heard * true + rng.standard_normal((4000, 3)) * np.sqrt(1 - true**2)
+    clips = [
+        LabelledClip(None, kind, (pesq, 0.5, distillmos, dnsmos), 8000, -26, 0.0)
+        for kind, (pesq, distillmos, dnsmos) in zip(["noise", "clean"] * 2000, labels + 3, strict=True)
+    ]
+    (row,) = consensus_report.report(clips).to_dict("records")
+    assert (row["damage"], row["clips"]) == ("noise", 2000)
+    found = np.array([row[judge] for judge in consensus_report.JUDGES])
+    np.testing.assert_allclose(found, true, atol=0.06)
+    weights = np.array([row[f"weight of {judge}"] for judge in consensus_report.JUDGES])
+    assert weights.sum() == pytest.approx(1)
+    for name, mean in {"weighted mean": weights, "mean of two": np.array([0.5, 0.5, 0])}.items():
+        assert row[name] == pytest.approx(np.corrcoef(labels @ mean, heard[:, 0])[0, 1], abs=0.03)
+    assert row["weighted mean"] > row["mean of two"]
 
 
 def test_what_other_judges_share_of_an_opinion_of_recordings():

@@ -71,6 +71,7 @@ class Calibration:
     The mixture is the mean of standardised PESQ and Distill-MOS, weighted by the damage (`PESQ_WEIGHTS`; Distill-MOS
     alone where PESQ cannot judge), mapped linearly so that undamaged speech is at `CLEAN_MOS` and what both find worst
     is at 1. Distill-MOS counts relative to what it says of the clean reference: the damage is judged, not the talker.
+    With `dnsmos`, DNSMOS P.808 has a share where `DNSMOS_WEIGHTS` gives it one, and those two the rest.
     For resynthesised speech it is the mean of Distill-MOS and `CODEC_TEACHERS`, which are brought to the scale of the
     mixture by the mean and spread that both have on `ANCHORS` (`codec_lines`: slope and offset of each).
     Bandwidth and level then scale the distance from 1, and so does the recording: nobody hears the reference, and
@@ -95,6 +96,7 @@ class Calibration:
     recording: float = 0.0
     own: float = 1.0
     narrowband: bool = False
+    dnsmos: bool = False
     expected: Expected | None = None
     talkers: Mapping[str, float] = field(default_factory=dict)
 
@@ -107,6 +109,7 @@ class Calibration:
         recording: float = 0.0,
         own: float = 1.0,
         narrowband: bool = False,
+        dnsmos: bool = False,
     ) -> Calibration:
         """Fit to a training set.
 
@@ -117,6 +120,7 @@ class Calibration:
             recording: How much of that label then counts for all of the MOS (0: damage alone).
             own: See above.
             narrowband: See above.
+            dnsmos: See above.
 
         Raises:
             ValueError: If `recording` or `own` is not from 0 to 1, or `recording` wanted without `by_reference`; if no
@@ -141,6 +145,7 @@ class Calibration:
             recording=recording,
             own=own,
             narrowband=narrowband,
+            dnsmos=dnsmos,
             talkers=pd.Series(references).groupby([c.talker for c in clips]).mean().dropna().to_dict() if known else {},
         )
         fitted = replace(fitted, codec_lines=fitted._codec_lines(clips))
@@ -215,18 +220,19 @@ class Calibration:
         """The teachers' mean, weighted by the damage, and their standard deviation about it, both standardised."""
         labels = np.array([c.labels for c in clips])
         own = np.array([c.reference for c in clips])
-        pesq, distill = TEACHERS.index("pesq"), TEACHERS.index("distillmos")
+        pesq, distill, dnsmos = (TEACHERS.index(name) for name in ("pesq", "distillmos", "dnsmos_p808"))
         labels[:, distill] = relative_to_reference(labels[:, distill], own, self.reference)
-        judged = ((labels - self.mean) / self.std)[:, [pesq, distill]]
+        judged = ((labels - self.mean) / self.std)[:, [pesq, distill, dnsmos]]
         weight = np.where(np.isnan(judged[:, 0]), 0, [c.pesq_weight if self.by_damage else 0.5 for c in clips])
-        weights = np.column_stack([weight, 1 - weight])
+        third = np.where(np.isnan(judged[:, 2]), 0, [c.dnsmos_weight if self.dnsmos else 0 for c in clips])
+        weights = np.column_stack([weight * (1 - third), (1 - weight) * (1 - third), third])
         if self.codec_lines:
             slopes, offsets = np.transpose(self.codec_lines)
             judged = np.column_stack([judged, slopes * [c.codec_labels for c in clips] + offsets])
             asked = [bool(RESYNTHESIS.intersection(c.kinds)) and not np.isnan(c.codec_labels).any() for c in clips]
             count = len(self.codec_lines)
             weights = np.pad(weights, ((0, 0), (0, count)))
-            weights[asked] = [0, *[1 / (1 + count)] * (1 + count)]
+            weights[asked] = [0, 1 / (1 + count), 0, *[1 / (1 + count)] * count]
         judged = np.where(weights > 0, judged, 0)
         mean = (weights * judged).sum(axis=1)
         spread = np.sqrt((weights * (judged - mean[:, None]) ** 2).sum(axis=1))

@@ -116,7 +116,7 @@ def teach(clips: LabelledSet, model: JSQAModel) -> None:
 
 def calibrate(clips: Sequence[LabelledClip], data: Mapping[str, Any]) -> Calibration:
     """The calibration that a recipe with this `data` fits to its training set."""
-    settings = ("by_damage", "by_reference", "recording", "own", "narrowband")
+    settings = ("by_damage", "by_reference", "recording", "own", "narrowband", "dnsmos")
     return Calibration.fit(clips, **{name: data[name] for name in settings if name in data})
 
 
@@ -134,6 +134,7 @@ class LabelledData(lightning.LightningDataModule):
         recording: See `Calibration.fit`.
         own: See `Calibration.fit`.
         narrowband: See `Calibration.fit`.
+        dnsmos: See `Calibration.fit`.
         taught_by: Arguments of `load_model`: the training clips have the targets that this model predicts of them as
             they are; with `gain_db`, the levels' formula changes these, too, and gives the loudness.
         gain_db: See `LabelledSet`; for training only.
@@ -154,6 +155,7 @@ class LabelledData(lightning.LightningDataModule):
         recording: float = 0.0,
         own: float = 1.0,
         narrowband: bool = False,
+        dnsmos: bool = False,
         taught_by: Mapping[str, Any] | None = None,
         gain_db: float = 0.0,
         whole: bool = False,
@@ -163,7 +165,7 @@ class LabelledData(lightning.LightningDataModule):
         self.gain_db, self.whole, self.taught_by = gain_db, whole, taught_by
         self.folders, self.sample_rate = (train, valid), sample_rate
         self.labels = {"by_damage": by_damage, "by_reference": by_reference, "recording": recording, "own": own}
-        self.labels |= {"narrowband": narrowband}
+        self.labels |= {"narrowband": narrowband, "dnsmos": dnsmos}
         self.batch_size, self.limit, self.seed = batch_size, limit, seed
 
     def setup(self, stage: str) -> None:

@@ -44,6 +44,12 @@ cost more there than with listeners."""
 STRETCHED = frozenset({"jitter"})
 """Where time is stretched, PESQ and ESTOI compare what is not alike, whatever else was done: they have no say there."""
 
+DNSMOS_WEIGHTS = dict.fromkeys(("noise", "suppressor", "mmse", "reverb"), 0.25)
+"""How far DNSMOS P.808 teaches a kind of damage, where a recipe lets it (`dnsmos`); the other two share the rest.
+
+It learned from listeners of noisy and denoised speech, and that is what it is asked about. The share is what three
+judges with one thing in common would have (`results/teachers_consensus.md`: 0.15 to 0.33)."""
+
 DAMAGE_DIMENSIONS: dict[str, tuple[str, ...]] = {
     "noise": ("noisiness",),
     "mnru": ("noisiness",),
@@ -131,6 +137,11 @@ class LabelledClip:
     def pesq_weight(self) -> float:
         """Share of PESQ in the label: the mean over the kinds of damage."""
         return float(np.mean([PESQ_WEIGHTS.get(kind, 0.5) for kind in self.kinds]))
+
+    @property
+    def dnsmos_weight(self) -> float:
+        """Share of DNSMOS in the label, if it has any: the mean over the kinds of damage."""
+        return float(np.mean([DNSMOS_WEIGHTS.get(kind, 0.0) for kind in self.kinds]))
 
 
 def read_set(folder: str | Path, judged: bool = False) -> list[LabelledClip]:
