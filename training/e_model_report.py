@@ -23,7 +23,7 @@ from training.data.labels import LabelledClip, read_sets
 from training.report import markdown, provenance, this_command
 from training.train import read_recipe
 
-RECIPE = Path(__file__).parent / "recipes" / "default_eighth.yaml"
+RECIPE = Path(__file__).parent / "recipes" / "default_tenth.yaml"
 WIDE, NARROW = 129.0, 93.2
 """Ratings of undamaged speech: G.107.1, G.107."""
 IMPAIRMENTS: dict[tuple[str, int], float] = {
