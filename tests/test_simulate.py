@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from functools import partial
 
 import numpy as np
@@ -13,9 +12,8 @@ from jsqa_metric.bandwidth import bandwidth_share, bark
 
 needs_training()
 
-from training.data import call_codecs, codecs, speech_codecs
 from training.data.bandwidth import SIMULATION_RATE, measured_bandwidth_hz, widen
-from training.data.channel import band_limit, gain_control, jitter, lost_packets, low_pass
+from training.data.channel import band_limit, gain_control, jitter, low_pass
 from training.data.corpus import SAMPLE_RATE, active_rms, change_rate
 from training.data.enhance import decision_directed, deep_filter, network_suppress
 from training.data.labels import HELD_OUT_KINDS
@@ -98,62 +96,6 @@ def test_a_simulator_of_some_kinds_draws_no_others(folders):
         Simulator(**folders, kinds=["chop", "hiss"])
 
 
-@pytest.mark.parametrize("name", [*codecs.CODECS, *codecs.HELD_OUT_CODECS])
-def test_every_codec_takes_each_of_its_bit_rates(speech, built_codecs, name):
-    codec = (codecs.CODECS | codecs.HELD_OUT_CODECS)[name]
-    sent = change_rate(speech, SAMPLE_RATE, codec.rate)
-    for bit_rate in codec.bit_rates:
-        decoded = codecs.align(codecs.encode_decode(sent, codec, bit_rate), sent)
-        assert np.corrcoef(decoded, sent)[0, 1] > 0.4
-
-
-def test_codecs_that_are_held_out_are_no_codec_of_training():
-    assert not {(c.encoder, c.rate) for c in codecs.HELD_OUT_CODECS.values()} & {
-        (c.encoder, c.rate) for c in codecs.CODECS.values()
-    }
-    assert set(HELD_OUT_KINDS).isdisjoint((*DEFAULT_KINDS, *LATER_KINDS))
-
-
-def test_amr_wb_codes_speech_better_with_more_bits(speech, built_codecs):
-    reference = np.pad(speech, (0, 320))
-    distances = []
-    for bit_rate in (6600, 23850):
-        decoded = codecs.align(codecs.encode_decode(speech, codecs.CODECS["amr-wb"], bit_rate), reference)
-        distances.append(np.std(decoded - reference) / np.std(reference))
-    assert distances[1] + 0.02 < distances[0] < 0.8
-
-
-@pytest.mark.parametrize("name", call_codecs.CALL_CODECS)
-def test_codecs_of_calls_lose_what_is_not_sent_and_conceal_it(speech, built_codecs, name):
-    codec = call_codecs.CALL_CODECS[name]
-    sent = change_rate(speech, SAMPLE_RATE, codec.rate)
-
-    def heard(bit_rate: int, lost: list[bool]) -> np.ndarray:
-        decoded = codec.transmit(sent, bit_rate, itertools.cycle(lost))
-        return codecs.align(decoded, sent)
-
-    def likeness(bit_rate: int, lost: list[bool]) -> float:
-        return float(np.corrcoef(heard(bit_rate, lost), sent)[0, 1])
-
-    low, high = (likeness(rate, [False]) for rate in (codec.bit_rates[0], codec.bit_rates[-1]))
-    assert high > 0.7
-    assert low < high or len(codec.bit_rates) == 1
-    assert 0.3 < likeness(codec.bit_rates[-1], [True, False, False, False]) < high - 0.02
-    for lost, least, most in (([True, *[False] * 9], 0.3, 1.5), ([False] * 10 + [True] * 200, 0, 0.3)):
-        whole, lossy = heard(codec.bit_rates[-1], [False]), heard(codec.bit_rates[-1], lost)
-        gone = np.repeat(np.resize(lost, len(sent) // codec.packet), codec.packet)
-        there = np.flatnonzero(gone)[codec.packet * (10 if least == 0 else 0) :]  # concealed first, then fading
-        assert least <= np.std(lossy[there]) / np.std(whole[there]) < most
-
-
-def test_lost_packets_come_as_often_and_in_bursts_as_long_as_wanted():
-    lost = np.array(list(itertools.islice(lost_packets(np.random.default_rng(0), 0.1, 4.0), 50000)))
-    assert lost.mean() == pytest.approx(0.1, abs=0.015)
-    bursts = np.diff(np.flatnonzero(np.diff(np.pad(lost, 1).astype(int))))[::2]
-    assert bursts.mean() == pytest.approx(4.0, abs=0.3)
-    assert not any(itertools.islice(lost_packets(np.random.default_rng(0), 0.0, 1.0), 100))
-
-
 def test_gain_control_and_filters_leave_the_active_level(simulator, fullband):
     for name in ("gain_control", "equaliser"):
         for seed in range(6):
@@ -219,25 +161,6 @@ def test_decision_directed_suppression_takes_noise_and_keeps_time(fullband):
         narrow = [change_rate(signal, SIMULATION_RATE, 8000) for signal in (fullband, cleaned, noise, left)]
         assert np.corrcoef(narrow[0], narrow[1])[0, 1] > 0.85
         assert narrow[3].std() < 0.6 * narrow[2].std(), known
-
-
-def test_synthesised_speech_follows_the_original_as_far_as_it_is_sent(speech, built_codecs):
-    def envelope_error(decoded: np.ndarray) -> float:
-        """Of the log power over 20 ms, after alignment, in dB."""
-        frames = [codecs.align(decoded, speech)[: len(speech) // 320 * 320], speech[: len(speech) // 320 * 320]]
-        levels = [10 * np.log10(np.mean(f.reshape(-1, 320) ** 2, axis=1) + 1e-6) for f in frames]
-        return float(np.std(levels[0] - levels[1]))
-
-    good, coarse = envelope_error(speech_codecs.fargan(speech)), envelope_error(speech_codecs.fargan(speech, 1.0, 4))
-    assert good < 2.5 < coarse
-    whole = envelope_error(speech_codecs.opus(speech, 16000))
-    assert whole < envelope_error(speech_codecs.opus(speech, 16000, loss_percent=30))
-
-
-def test_missing_codecs_say_how_to_get_them(monkeypatch, tmp_path, speech):
-    monkeypatch.setattr(speech_codecs, "FOLDER", tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"install_codecs\.sh"):
-        speech_codecs.fargan(speech)
 
 
 def test_other_voices_are_shifted_and_coloured_references(speech):
