@@ -22,18 +22,18 @@ from training.data.corpus import Signal
 from training.data.speech_codecs import find_codec
 
 Frame = NDArray[np.int16]
-_POINTERS = (
-    ("gsm", "libgsm.so.1", ("gsm_create",)),
-    ("g729", "libbcg729.so.0", ("initBcg729EncoderChannel", "initBcg729DecoderChannel")),
-    ("speex", "libspeex.so.1", ("speex_lib_get_mode", "speex_encoder_init", "speex_decoder_init")),
-    ("lc3", "liblc3.so.0", ("lc3_setup_encoder", "lc3_setup_decoder")),
-)
+_LIBRARIES = {
+    "gsm": ("libgsm.so.1", ("gsm_create",)),
+    "g729": ("libbcg729.so.0", ("initBcg729EncoderChannel", "initBcg729DecoderChannel")),
+    "speex": ("libspeex.so.1", ("speex_lib_get_mode", "speex_encoder_init", "speex_decoder_init")),
+    "lc3": ("liblc3.so.0", ("lc3_setup_encoder", "lc3_setup_decoder")),
+}
 """Each library's file, and which of its functions return a pointer."""
 
 
 @lru_cache(maxsize=4)
 def _library(name: str) -> ctypes.CDLL:
-    file, pointers = next((file, pointers) for known, file, pointers in _POINTERS if known == name)
+    file, pointers = _LIBRARIES[name]
     library = ctypes.CDLL(str(find_codec(file)))
     for function in pointers:
         getattr(library, function).restype = ctypes.c_void_p
