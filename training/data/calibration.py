@@ -79,9 +79,9 @@ class Calibration:
     Teachers hear little wrong with narrow bands where nothing else is wrong: with `narrowband`, no damage is less than
     what the E-model (G.107.1) takes off for the clip's bandwidth alone. This is before the recording counts, and leaves
     how much the teachers differ as it is.
-    Teachers err by chance: where no recording was drawn for the damage (`DRAWN`), and all of its kinds were among the
-    training clips', `own` is how much of the MOS's difference from what the parameters lead one to expect counts (1:
-    all). The other tasks stay as they are.
+    Teachers err by chance: where no recording was drawn for the damage (`DRAWN`), and enough training clips
+    have each of its kinds, `own` is how much of the MOS's difference from what the parameters lead one to expect counts
+    (1: all). The other tasks stay as they are.
     A clip that no teacher was asked about has the MOS that its parameters lead one to expect, and the recordings of its
     talker (or source, where talkers have no names) count instead of its own: `talkers` is what Distill-MOS says.
     """

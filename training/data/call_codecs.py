@@ -8,6 +8,7 @@ softer from the second loss on. Signals come and go at the codec's rate; its del
 from __future__ import annotations
 
 import ctypes
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -50,13 +51,16 @@ def _not_null(result: int | None, function: Any, arguments: tuple[Any, ...]) -> 
 class _Coder(AbstractContextManager["_Coder"]):
     """An encoder and a decoder of one call."""
 
+    @abstractmethod
+    def __init__(self, codec: CallCodec, bit_rate: int) -> None: ...
+
+    @abstractmethod
     def encode(self, frame: Frame) -> bytes:
         """The packet of a frame."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decode(self, packet: bytes | None) -> Frame:
         """The frame of a packet; None: it was lost."""
-        raise NotImplementedError
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -190,7 +194,7 @@ class CallCodec:
         samples = (np.clip(signal, -1, 1) * 32767).astype(np.int16)
         frames = np.pad(samples, (0, -len(samples) % self.packet)).reshape(-1, self.packet // self.frame, self.frame)
         out = []
-        with self.coder(self, bit_rate) as coder:  # type: ignore[call-arg]
+        with self.coder(self, bit_rate) as coder:
             for packet in frames:
                 coded, gone = [coder.encode(np.ascontiguousarray(frame)) for frame in packet], next(lost)
                 out += [coder.decode(None if gone else frame) for frame in coded]

@@ -129,6 +129,7 @@ class LabelledClip:
     def touched(self) -> set[str]:
         """The dimensions that the damage touches, but for loudness."""
         dimensions = {d for kind in self.kinds for d in DAMAGE_DIMENSIONS.get(kind, ())}
+        # beside other damage, too, nothing would be interrupted, but 2027.10 learned it so
         if self.kinds == ["call_codec"] and not self.parameters.get("loss_rate"):
             dimensions.discard("discontinuity")
         return dimensions | ({"coloration"} if self.bandwidth_hz < NARROW_HZ else set())
