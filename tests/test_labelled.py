@@ -17,8 +17,9 @@ from conftest import needs_training
 needs_training()
 
 from jsqa_metric import load_model
-from training.data.calibration import DIMENSION_COLUMNS, Calibration
-from training.data.labelled import FAINTEST_DB, LabelledData, LabelledSet, collate_cropped
+from jsqa_metric.level import active_level_db, level_share
+from training.data.calibration import DIMENSION_COLUMNS, DOUBT, Calibration
+from training.data.labelled import FAINTEST_DB, LabelledData, LabelledSet, collate_cropped, teach
 from training.data.labels import read_set
 from training.data.loading import SORTED_BATCHES, TrainingSampler
 from training.teachers import TEACHERS
@@ -67,17 +68,51 @@ def test_batches_of_like_length_hold_each_clip_once_and_change_with_the_epoch():
 
 def test_clips_are_taught_what_a_model_says_of_them(labelled_set):
     folder, teacher = [str(labelled_set[0])], {"model": "default", "revision": "2027.07"}
-    data = LabelledData(folder, folder, 16000, taught_by=teacher)
+    data = LabelledData(folder, folder, 16000, taught_by=[teacher])
     data.setup("fit")
     mos, std, dimensions = load_model(**teacher).predict_details(data.train_set[0][0][None])
     taught, labels = data.train_set.targets, data.valid_set.targets
     torch.testing.assert_close(taught[0, 0], mos[0])
     torch.testing.assert_close((taught[0, DIMENSION_COLUMNS] + 3).clamp(1, 5), dimensions[0])
-    torch.testing.assert_close(taught[:, -1], labels[:, -1], equal_nan=True)  # how much the teachers differ
+    doubt = (labels[:, -1].square() + (taught[:, 0] - labels[:, 0]).square()).sqrt()
+    torch.testing.assert_close(taught[:, -1], doubt, equal_nan=True)  # how much teachers of all kinds differ
     both = torch.stack([taught[:, 0], labels[:, 0]])
     assert 0.6 < torch.corrcoef(both)[0, 1] < 0.999
     with pytest.raises(ValueError, match="a model that teaches must predict pesq, .* at 24000 Hz"):
-        LabelledData(folder, folder, 24000, taught_by=teacher).setup("fit")
+        LabelledData(folder, folder, 24000, taught_by=[teacher]).setup("fit")
+
+
+def test_several_models_teach_their_mean_beside_labels_and_all_of_it_without(labelled_set):
+    folder = [str(labelled_set[0])]
+    models = [load_model("default", revision=revision) for revision in ("2027.07", "2027.10")]
+    clips = read_set(folder[0])
+    calibration = Calibration.fit(clips)
+    said, (labels, half, whole) = [], [LabelledSet(clips, calibration, 16000) for _ in range(3)]
+    for model in models:
+        of_one = LabelledSet(clips, calibration, 16000)
+        teach(of_one, [model], [False] * len(clips))
+        said.append(of_one.targets[:, :DOUBT])
+    mean = torch.stack(said).mean(0)
+    teach(whole, models, [False] * len(clips), share=0.5)
+    torch.testing.assert_close(whole.targets[:, :DOUBT], mean)
+    teach(half, models, [True] * len(clips), share=0.5)
+    known = ~labels.targets[:, :DOUBT].isnan()
+    torch.testing.assert_close(
+        half.targets[:, :DOUBT], torch.where(known, (labels.targets[:, :DOUBT] + mean) / 2, mean)
+    )
+
+
+def test_clips_at_one_level_have_the_labels_of_that_level(labelled_set):
+    clips = read_set(labelled_set[0])
+    calibration = Calibration.fit(clips)
+    there, brought = LabelledSet(clips, calibration, 16000), LabelledSet(clips, calibration, 16000, level_db=-26)
+    quiet = np.array([clip.level_db for clip in clips]) < -33
+    assert 0 < quiet.sum() < len(clips)
+    for index in range(len(clips)):
+        assert active_level_db(brought[index][0], 16000) == pytest.approx(-26, abs=0.01)
+    mos, before = brought.targets[:, 0].numpy(), there.targets[:, 0].numpy()
+    assert (mos[quiet] > before[quiet]).all()
+    np.testing.assert_allclose(before, 1 + (mos - 1) * level_share(torch.tensor(there.levels_db)).numpy(), atol=1e-3)
 
 
 def test_a_clip_at_another_level_has_the_labels_of_that_level(labelled_set):

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from jsqa_metric import load_model, score
-from jsqa_metric.level import active_level_db, gain_to, level_share, turn_up
+from jsqa_metric import ModelConfig, load_model, score
+from jsqa_metric.level import active_level_db, gain_to, level_share, to_network
 
 RATE = 16000
 
@@ -20,7 +20,15 @@ RATE = 16000
 def model():
     """The default network, with a floor whatever its configuration says."""
     loaded = copy.deepcopy(load_model())
-    loaded.config = replace(loaded.config, floor_db=-45)
+    loaded.config = replace(loaded.config, floor_db=-45, level_db=0)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def levelled(model):
+    """The same for clips at one level."""
+    loaded = copy.deepcopy(model)
+    loaded.config = replace(loaded.config, floor_db=0, level_db=-26)
     return loaded
 
 
@@ -37,22 +45,38 @@ def test_the_level_is_that_of_the_sound_without_pauses_and_clicks(rate):
     assert active_level_db(torch.cat([pause, tone[: rate // 4], pause]), rate) == pytest.approx(-43.01, abs=0.5)
 
 
-def test_above_the_floor_nothing_is_touched(speech):
-    signal = torch.from_numpy(speech)
-    turned, share = turn_up(signal, active_level_db(signal, RATE), -45.0)
-    assert torch.equal(turned, signal)
-    assert share == 1
+def test_above_the_floor_nothing_is_touched():
+    gains, shares = to_network(torch.tensor([-44.9, -33.3, 5.0]), ModelConfig(floor_db=-45))
+    assert gains.tolist() == shares.tolist() == [1, 1, 1]
+    gains, shares = to_network(torch.tensor([-99.0, -33.3, 5.0]), ModelConfig())
+    assert gains.tolist() == shares.tolist() == [1, 1, 1]
 
 
 def test_below_it_comes_at_the_floor_and_costs_what_the_labels_say(speech):
     quiet = torch.from_numpy(speech * np.float32(1e-2))
     level = active_level_db(quiet, RATE)
     assert level < -60
-    turned, share = turn_up(quiet, level, -45.0)
-    assert active_level_db(turned, RATE) == pytest.approx(-45, abs=0.05)
-    assert share == pytest.approx(float(level_share(level) / level_share(torch.tensor(-45.0))), abs=1e-5)
+    gains, shares = to_network(level[None], ModelConfig(floor_db=-45))
+    assert active_level_db(quiet * gains[0], RATE) == pytest.approx(-45, abs=0.05)
+    assert shares[0] == pytest.approx(float(level_share(level) / level_share(torch.tensor(-45.0))), abs=1e-5)
     assert level_share(torch.tensor(-57.0)) == pytest.approx(1 - 25 * 1.5 / 93.2, abs=1e-5)  # G.107
     assert 0 < level_share(torch.tensor(-120.0)) < 1e-2
+
+
+def test_a_network_that_knows_one_level_hears_that_and_the_rest_is_the_formula(speech, levelled):
+    assert score(speech, RATE, model=levelled) > 3
+    for gain_db in (-15, 0, 15):
+        clip = speech * np.float32(10 ** (gain_db / 20))
+        level = active_level_db(torch.from_numpy(clip), RATE)
+        there = score(clip, RATE, model=levelled, level_db=-26)
+        assert there == pytest.approx(score(speech, RATE, model=levelled, level_db=-26), abs=1e-4)
+        expected = 1 + (there - 1) * float(level_share(level))
+        assert score(clip, RATE, model=levelled) == pytest.approx(expected, abs=1e-3)
+
+
+def test_clips_are_brought_to_either_a_level_or_a_floor():
+    with pytest.raises(ValueError, match="floor_db"):
+        ModelConfig(floor_db=-45, level_db=-26)
 
 
 def test_turning_a_clip_down_never_helps(speech, noisy, model):
@@ -89,9 +113,10 @@ def test_gradients_are_finite_and_louder_is_better(speech, gain, model):
 @pytest.mark.parametrize("samples", [200, 1600])
 def test_the_shortest_clips_and_zeros_have_a_level(samples):
     wav = torch.zeros(samples, requires_grad=True)
-    turned, share = turn_up(wav, active_level_db(wav, 2000), -45.0)
-    (turned.sum() + share).backward()
-    assert 0 <= share < 1e-2
+    for config in (ModelConfig(floor_db=-45), ModelConfig(level_db=-26)):
+        gains, shares = to_network(active_level_db(wav, 2000)[None], config)
+        ((wav * gains).sum() + shares.sum()).backward()
+        assert 0 <= shares[0] < 1e-2
     assert wav.grad.isfinite().all()
 
 

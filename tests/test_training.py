@@ -153,8 +153,10 @@ def test_a_run_goes_on_from_published_weights_and_the_mean_of_both_is_published(
     publish.main([str(best), str(tmp_path / "model"), "--revision", "test", "--mean-with", str(tmp_path / "before")])
     first, second = (dict(model.named_parameters()) for model in (before, read_model(best)))
     assert 1e-5 < max((second[k] - v).abs().max() for k, v in first.items()) < 0.1  # trained, but not from chance
-    expected = {name: (value.double() + second[name]) / 2 for name, value in first.items()}
-    torch.testing.assert_close(dict(load_model(tmp_path / "model").named_parameters()), expected, check_dtype=False)
+    expected = {name: ((value.double() + second[name]) / 2).half().float() for name, value in first.items()}
+    torch.testing.assert_close(dict(load_model(tmp_path / "model").named_parameters()), expected)
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("model", "before")]
+    assert sizes[0] < 0.52 * sizes[1]
     with pytest.raises(ValueError, match="another model"):
         publish.take_mean(JSQAModel(ModelConfig(width=8)), before)
 
@@ -194,6 +196,10 @@ def test_a_model_is_held_against_the_labels_of_one_level(labelled_set, tmp_path,
     rmse = float(np.sqrt(np.mean((mos - valid.targets[:, 0].numpy()) ** 2)))
     row = next(line for line in (tmp_path / "report.md").read_text().splitlines() if line.startswith("| all |"))
     assert float(row.split("|")[-3]) == pytest.approx(rmse, abs=0.001)
+    as_they_are, dimensions = evaluate.predict(load_model(), valid)
+    details = score([audio.float() / 32768 for audio in valid.audio], 16000, return_details=True)
+    np.testing.assert_allclose(as_they_are, [detail.mos for detail in details], atol=1e-3)
+    np.testing.assert_allclose(dimensions, [detail.dimensions for detail in details], atol=1e-3)
 
 
 def test_publishing_keeps_the_model_before(tmp_path):
@@ -234,6 +240,19 @@ def test_the_ablation_trains_what_is_missing_and_reports(labelled_set, tmp_path)
 def test_data_at_another_rate_than_the_model_are_refused(labelled_set, tmp_path):
     with pytest.raises(ValueError, match=r"the data come at 8000 Hz"):
         train.train(recipe(labelled_set[0], "data.sample_rate=8000"), tmp_path)
+
+
+def test_a_network_that_knows_one_level_is_trained_at_it_and_scores_so(labelled_set, tmp_path, speech):
+    short = recipe(labelled_set[0], "trainer.max_epochs=1", name="default_eleventh")
+    best = train.train(short, tmp_path / "run")
+    publish.publish(best, tmp_path / "model", "test")
+    model = load_model(tmp_path / "model")
+    assert model.config.level_db == -26
+    loud, quiet = (score(speech * np.float32(gain), 16000, model=model, level_db=-26) for gain in (1, 0.1))
+    assert loud == pytest.approx(quiet, abs=1e-4)
+    assert 3 < loud < 4.75
+    with pytest.raises(ValueError, match=r"`level_db` -26, `module.model.level_db` is 0"):
+        train.train(short | {"module": recipe(labelled_set[0])["module"]}, tmp_path / "other")
 
 
 @pytest.mark.parametrize("doubt", [0.0, 0.4])

@@ -17,7 +17,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from jsqa_metric import JSQAModel, load_model
-from jsqa_metric.level import check_level, gain_to
+from jsqa_metric.bandwidth import extend
+from jsqa_metric.level import active_level_db, check_level, gain_to, to_network
 from jsqa_metric.model import DIMENSIONS
 from training.data.calibration import DIMENSION_COLUMNS
 from training.data.labelled import LabelledSet, calibrate, collate
@@ -28,20 +29,27 @@ from training.train import read_recipe
 
 RECIPE = Path(__file__).parent / "recipes" / "default_tenth.yaml"
 COLUMNS = ["clips", "pcc", "srcc", "rmse", "mae"]
+LOUDNESS = DIMENSIONS.index("loudness")
 LEAST_CLIPS = 10
 """Fewer are not worth a row."""
 
 
 @torch.inference_mode()
 def predict(model: JSQAModel, clips: LabelledSet, level_db: float | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """MOS `(clips,)` and dimensions `(clips, 4)`, of clips as they are, or at a level as by `score`."""
+    """MOS `(clips,)` and dimensions `(clips, 4)`, of clips as they are, or at a level, as by `score`."""
     parts = []
     for wav, lengths, _ in DataLoader(clips, 16, collate_fn=collate):
-        if level_db is not None:
-            rows = zip(wav, lengths, strict=True)
-            wav = wav * torch.stack([gain_to(level_db, [row[:size]], model.sample_rate) for row, size in rows])[:, None]
-        parts.append(model.predict_details(wav, lengths))
-    return torch.cat([p[0] for p in parts]).numpy(), torch.cat([p[2] for p in parts]).numpy()
+        rows = [row[:size] for row, size in zip(wav, lengths, strict=True)]
+        if level_db is None:
+            levels = torch.stack([active_level_db(row, model.sample_rate) for row in rows])
+        else:
+            wav = wav * torch.stack([gain_to(level_db, [row], model.sample_rate) for row in rows])[:, None]
+            levels = torch.full((len(rows),), level_db)
+        gains, shares = to_network(levels, model.config)
+        mos, _, dimensions = model.predict_details(wav * gains[:, None], lengths)
+        dimensions[:, LOUDNESS] = extend(dimensions[:, LOUDNESS], shares)
+        parts.append((extend(mos, shares), dimensions))
+    return torch.cat([mos for mos, _ in parts]).numpy(), torch.cat([dimensions for _, dimensions in parts]).numpy()
 
 
 def agreement(predicted: np.ndarray, labels: np.ndarray, wanted: np.ndarray) -> dict[str, float]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from jsqa_metric import JSQAModel, ModelConfig
 from training.checkpoints import FirstPlateau
-from training.data.loading import check_rate
+from training.data.loading import check_input
 from training.losses import nt_xent
 from training.projection import projection_head
 
@@ -45,7 +45,7 @@ class Pretraining(lightning.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Check that the data fit."""
-        check_rate(self.trainer, self.model.sample_rate)
+        check_input(self.trainer, self.model.config)
 
     def best_checkpoint(self, path: Path) -> lightning.Callback:
         """What decides which epoch's weights go to `path`."""

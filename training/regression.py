@@ -19,7 +19,7 @@ from jsqa_metric import JSQAModel, ModelConfig
 from jsqa_metric.encoders import LogMel
 from training.checkpoints import load_encoder
 from training.data.labelled import TASKS
-from training.data.loading import check_rate
+from training.data.loading import check_input
 from training.losses import contrastive_regression
 
 WARP_RANGE = (0.92, 1.0)
@@ -95,7 +95,7 @@ class Regression(lightning.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Check that the data fit, and start from the encoder of `pretrained` (a resumed run's weights come later)."""
-        check_rate(self.trainer, self.model.sample_rate)
+        check_input(self.trainer, self.model.config)
         if stage == "fit" and self.hparams["pretrained"]:
             load_encoder(self.model, self.hparams["pretrained"])
 

@@ -122,7 +122,7 @@ def begin(model: JSQAModel, start: str | dict[str, Any]) -> None:
         ValueError: If it is another kind of model, or `convolutions` something else.
     """
     # no weight depends on their values
-    changed: dict[str, Any] = {"floor_db": 0, "dropout": 0.0, "window_seconds": 12.0, "revision": ""}
+    changed: dict[str, Any] = {"floor_db": 0, "level_db": 0, "dropout": 0.0, "window_seconds": 12.0, "revision": ""}
     fresh: tuple[str, ...] = ()  # no name starts with any of none
     if isinstance(start, dict) and "convolutions" in start:
         if start["convolutions"] != "new":

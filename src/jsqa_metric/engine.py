@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from jsqa_metric import audio as au
 from jsqa_metric.bandwidth import bandwidth_gain, extend
-from jsqa_metric.level import ACTIVE_DB, SLOPE_DB, active_level_db, frame_size, frames_of, gain_to, offset, turn_up
+from jsqa_metric.level import ACTIVE_DB, SLOPE_DB, active_level_db, frame_size, frames_of, gain_to, offset, to_network
 from jsqa_metric.model import DIMENSIONS, Dimensions, JSQAModel
 
 Path = str | os.PathLike[str]
@@ -182,17 +182,15 @@ def _audible(signal: Tensor, sample_rate: int) -> Tensor:
 def _score_signals(
     signals: list[Tensor], rates: list[int], levels: Tensor, model: JSQAModel
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What `predict_details` returns, with what the network does not hear: bandwidth, and levels below its floor."""
-    gains, shares = torch.ones_like(levels), torch.ones_like(levels)
+    """What `predict_details` returns, with what the network does not hear: bandwidth, and levels that it is spared."""
+    wider = torch.ones_like(levels)
     if model.config.limit_hz:
-        gains = torch.stack([bandwidth_gain(s, rate) for s, rate in zip(signals, rates, strict=True)])
-    if floor_db := model.config.floor_db:
-        quiet = zip(signals, levels, (levels.detach() < floor_db).tolist(), strict=True)
-        raised = [turn_up(s, level, floor_db) if below else (s, level.new_ones(())) for s, level, below in quiet]
-        signals, shares = [signal for signal, _ in raised], torch.stack([share for _, share in raised])
-    scores, stds, dimensions = model.predict_details(*_resample_batch(signals, rates, model.sample_rate))
+        wider = torch.stack([bandwidth_gain(s, rate) for s, rate in zip(signals, rates, strict=True)])
+    gains, shares = to_network(levels, model.config)
+    wav, lengths = _resample_batch(signals, rates, model.sample_rate)
+    scores, stds, dimensions = model.predict_details(wav * gains[:, None], lengths)
     dimensions[:, _LOUDNESS] = extend(dimensions[:, _LOUDNESS], shares)
-    return extend(scores, gains * shares), stds * gains, dimensions
+    return extend(scores, wider * shares), stds * wider, dimensions
 
 
 def _resample_batch(signals: list[Tensor], rates: list[int], rate: int) -> tuple[Tensor, Tensor]:

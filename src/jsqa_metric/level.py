@@ -1,7 +1,8 @@
 """How loud the sound of a clip is, and what a low level costs listeners.
 
 Computed rather than learned: speech far below the levels of the training set looked to the network like less and less
-noise, so that noisy clips gained by being turned down.
+noise, so that noisy clips gained by being turned down; and what a network learned of all levels it would have to know
+at each of them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from jsqa_metric.audio import MAX_PEAK
+from jsqa_metric.model import ModelConfig
 
 QUIET_DB = -32.0
 """Below this active level (dBFS) speech is too quiet to be left alone: 6 dB under the nominal -26."""
@@ -126,14 +128,21 @@ def gain_to(level_db: float, chunks: Iterable[Tensor], sample_rate: int) -> Tens
     return 10 ** ((level_db - _active(torch.cat([levels(chunk) for chunk in chunks]))) / 20)
 
 
-def turn_up(signal: Tensor, level_db: Tensor, floor_db: float) -> tuple[Tensor, Tensor]:
-    """The signal at no less than a level, and what its own level leaves of the MOS that it has there (0 to 1).
+def to_network(levels_db: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor]:
+    """The gains with which clips come to a network, and what their own levels leave of the MOS that they have there.
+
+    With `config.level_db`, all come at that level; else those below `config.floor_db` at this one.
 
     Args:
-        signal: `(time,)`.
-        level_db: Its active level in dBFS.
-        floor_db: Louder signals come back as they are, with a share of 1.
+        levels_db: The clips' active levels in dBFS, `(batch,)`.
+        config: Of the network.
+
+    Shape:
+        - return: `(batch,)`, `(batch,)`
     """
-    level_db = level_db.clamp(max=floor_db)
-    share = level_share(level_db) / level_share(level_db.new_tensor(floor_db))
-    return signal * 10 ** ((floor_db - level_db) / 20), share
+    heard_db = levels_db
+    if config.level_db:
+        heard_db = torch.full_like(levels_db, config.level_db)
+    elif config.floor_db:
+        heard_db = levels_db.clamp(min=config.floor_db)
+    return 10 ** ((heard_db - levels_db) / 20), level_share(levels_db) / level_share(heard_db)

@@ -42,6 +42,7 @@ _LIMITS = {
     "layers": (0, 64),
     "limit_hz": (0, 8000),
     "floor_db": (-90, 0),
+    "level_db": (-90, 0),
 }
 """Whole numbers of a configuration: one that comes from elsewhere must not exhaust the memory."""
 
@@ -75,6 +76,8 @@ class ModelConfig:
             (spectrogram only; 0: the network looks at all of it, and nothing is added).
         floor_db: Active level in dBFS that clips have at least when they come to the network, the lowest that it has
             learned; `score` subtracts what the level below it costs (0: clips come as they are, nothing is subtracted).
+        level_db: Active level in dBFS that all clips have when they come to the network; `score` subtracts what their
+            own level costs (0: clips come at their own, `floor_db` apart).
         tasks: What the head predicts after the MOS: `DIMENSIONS` and `LOG_STD`, and what only training looks at.
         window_seconds: Longer clips are scored in windows of this length.
         revision: Name of this set of weights.
@@ -91,6 +94,7 @@ class ModelConfig:
     dropout: float = 0.1
     limit_hz: int = 0
     floor_db: int = 0
+    level_db: int = 0
     tasks: tuple[str, ...] = ()
     window_seconds: float = 12.0
     revision: str = ""
@@ -109,6 +113,8 @@ class ModelConfig:
                 f"`convolutions` must be at most {_MOST_CONVOLUTIONS} of channels (1 to 256), stride over "
                 f"bands and stride over time (1 to 4), got {self.convolutions!r}"
             )
+        if self.floor_db and self.level_db:
+            raise ValueError("`floor_db` is for clips that come at their own level, not for those at `level_db`")
         if not (isinstance(self.window_seconds, (int, float)) and 0.1 <= self.window_seconds <= 600):
             raise ValueError(f"`window_seconds` must be a number from 0.1 to 600, got {self.window_seconds!r}")
         if not all(isinstance(task, str) for task in self.tasks) or len(set(self.tasks)) < len(self.tasks):
@@ -231,7 +237,8 @@ class JSQAModel(nn.Module, PyTorchModelHubMixin, library_name="jsqa_metric", tag
     def forward(self, wav: Tensor, lengths: Tensor | None = None) -> Tensor:
         """MOS of each clip at `sample_rate`, in [1, 5]; arguments as for `embed`.
 
-        What a clip of a higher rate gains by its bandwidth, `score` adds.
+        What a clip of a higher rate gains by its bandwidth, `score` adds; it brings clips to the level that the
+        network knows (`config.level_db`, `config.floor_db`), and subtracts what their own costs.
 
         Shape:
             - return: `(batch,)`

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tqdm import tqdm
 
 from jsqa_metric import JSQAModel, load_model
 from jsqa_metric.audio import resample
-from jsqa_metric.level import level_share
+from jsqa_metric.level import gain_to, level_share
 from jsqa_metric.model import DIMENSIONS, LOG_STD
 from training.data.calibration import CLEAN_MOS, DIMENSION_COLUMNS, DOUBT, Calibration
 from training.data.labels import HELD_OUT_KINDS, LabelledClip, read_sets
@@ -34,6 +35,8 @@ LOUDNESS = DIMENSION_COLUMNS.start + DIMENSIONS.index("loudness")
 class LabelledSet(Dataset[tuple[Tensor, Tensor]]):
     """Clips in memory (int16, at the rate of the model) with their targets, for a model that hears up to `top_hz`.
 
+    With `level_db`, all come at this active level, as `score` brings them to a network that hears no other, and their
+    targets are those of clips that have it.
     With `gain_db`, a clip is louder or fainter by up to so much each time, and its targets say so; it never clips, and
     none gets fainter than the faintest of the training sets.
     """
@@ -45,10 +48,14 @@ class LabelledSet(Dataset[tuple[Tensor, Tensor]]):
         sample_rate: int,
         top_hz: float | None = None,
         gain_db: float = 0.0,
+        level_db: float = 0.0,
     ) -> None:
+        if level_db:
+            clips = [replace(clip, level_db=level_db) for clip in clips]
         self.targets = torch.from_numpy(calibration.targets(clips, sample_rate / 2 if top_hz is None else top_hz))
         self.audio, self.sample_rate = [self._read(clip.path, sample_rate) for clip in clips], sample_rate
         self.levels_db, self.gain_db = [clip.level_db for clip in clips], gain_db
+        self.factors = [gain_to(level_db, [a.float() / 32768], sample_rate) if level_db else 1 for a in self.audio]
 
     @staticmethod
     def _read(path: Path, sample_rate: int) -> Tensor:
@@ -60,8 +67,12 @@ class LabelledSet(Dataset[tuple[Tensor, Tensor]]):
         return len(self.audio)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        audio, targets = self.audio[index].float() / 32768, self.targets[index]
+        audio, targets = self.signal(index), self.targets[index]
         return self._at_another_level(audio, targets, self.levels_db[index]) if self.gain_db else (audio, targets)
+
+    def signal(self, index: int) -> Tensor:
+        """A clip `(samples,)` as it comes to the network, but for `gain_db`."""
+        return self.audio[index].float() * (self.factors[index] / 32768)
 
     def _at_another_level(self, audio: Tensor, targets: Tensor, level_db: float) -> tuple[Tensor, Tensor]:
         low = max(-self.gain_db, min(0.0, FAINTEST_DB - level_db))
@@ -100,18 +111,30 @@ def check_limit(limit: int, clips: int) -> None:
 
 
 @torch.inference_mode()
-def teach(clips: LabelledSet, model: JSQAModel) -> None:
-    """Replace the clips' targets, but for the teachers' disagreement, by what a model predicts.
+def teach(clips: LabelledSet, models: Sequence[JSQAModel], judged: Sequence[bool], share: float = 1.0) -> None:
+    """Replace the clips' targets by what models predict on average; of clips with labels, only a share of them.
+
+    How far these labels are from what is taught is added to how much the teachers differ: both are errors to expect.
+
+    Args:
+        clips: What to teach.
+        models: Who teaches.
+        judged: Of each clip, whether it has labels.
+        share: How much of the targets of those that have is what the models predict; what is not known, they tell.
 
     Raises:
-        ValueError: If the model works at another rate, or does not predict all of them.
+        ValueError: If a model works at another rate, or does not predict all of the targets.
     """
-    if model.config.tasks != TASKS or model.sample_rate != clips.sample_rate:
-        wanted = f"{', '.join(TASKS)} at {clips.sample_rate} Hz"
-        raise ValueError(f"a model that teaches must predict {wanted}, not {model.config}")
-    for targets, audio in zip(clips.targets, tqdm(clips.audio, "taught", leave=False), strict=True):
-        mos, tasks = model.predict(audio[None].float() / 32768)
-        targets[:DOUBT] = torch.cat([mos[:, None], tasks[:, :-1]], dim=1)[0]
+    for model in models:
+        if model.config.tasks != TASKS or model.sample_rate != clips.sample_rate:
+            wanted = f"{', '.join(TASKS)} at {clips.sample_rate} Hz"
+            raise ValueError(f"a model that teaches must predict {wanted}, not {model.config}")
+    for index, targets in enumerate(tqdm(clips.targets, "taught", leave=False)):
+        predicted = [model.predict(clips.signal(index)[None]) for model in models]
+        taught = torch.stack([torch.cat([mos, tasks[0, :-1]]) for mos, tasks in predicted]).mean(0)
+        labels, part = targets[:DOUBT].clone(), share if judged[index] else 1.0
+        targets[:DOUBT] = torch.where(labels.isnan(), taught, torch.lerp(labels, taught, part))
+        targets[DOUBT] = (targets[DOUBT].square() + (targets[0] - labels[0]).square()).sqrt()
 
 
 def calibrate(clips: Sequence[LabelledClip], data: Mapping[str, Any]) -> Calibration:
@@ -135,8 +158,10 @@ class LabelledData(lightning.LightningDataModule):
         own: See `Calibration.fit`.
         narrowband: See `Calibration.fit`.
         dnsmos: See `Calibration.fit`.
-        taught_by: Arguments of `load_model`: the training clips have the targets that this model predicts of them as
-            they are; with `gain_db`, the levels' formula changes these, too, and gives the loudness.
+        taught_by: For each model that teaches (`teach`), the arguments of `load_model`; with `gain_db`, the levels'
+            formula changes what they say, too, and gives the loudness.
+        taught: The share of the targets that these models have where there are labels.
+        level_db: See `LabelledSet`; what the model's configuration says.
         gain_db: See `LabelledSet`; for training only.
         whole: Batches are of clips of like length, so that little is cropped; otherwise each is cropped to
             the shortest of those that chance brought together.
@@ -156,13 +181,16 @@ class LabelledData(lightning.LightningDataModule):
         own: float = 1.0,
         narrowband: bool = False,
         dnsmos: bool = False,
-        taught_by: Mapping[str, Any] | None = None,
+        taught_by: Sequence[Mapping[str, Any]] = (),
+        taught: float = 1.0,
+        level_db: float = 0.0,
         gain_db: float = 0.0,
         whole: bool = False,
         seed: int = 1,
     ) -> None:
         super().__init__()
-        self.gain_db, self.whole, self.taught_by = gain_db, whole, taught_by
+        self.gain_db, self.level_db, self.whole = gain_db, level_db, whole
+        self.taught_by, self.taught = taught_by, taught
         self.folders, self.sample_rate = (train, valid), sample_rate
         self.labels = {"by_damage": by_damage, "by_reference": by_reference, "recording": recording, "own": own}
         self.labels |= {"narrowband": narrowband, "dnsmos": dnsmos}
@@ -181,10 +209,11 @@ class LabelledData(lightning.LightningDataModule):
             check_limit(self.limit, len(train))
             train = [train[i] for i in np.random.default_rng(0).permutation(len(train))[: self.limit]]
         calibration = calibrate(train, self.labels)
-        self.train_set = LabelledSet(train, calibration, self.sample_rate, gain_db=self.gain_db)
-        self.valid_set = LabelledSet(valid, calibration, self.sample_rate)
+        self.train_set = LabelledSet(train, calibration, self.sample_rate, gain_db=self.gain_db, level_db=self.level_db)
+        self.valid_set = LabelledSet(valid, calibration, self.sample_rate, level_db=self.level_db)
         if self.taught_by and stage == "fit":
-            teach(self.train_set, load_model(**self.taught_by))
+            models = [load_model(**arguments) for arguments in self.taught_by]
+            teach(self.train_set, models, [clip.judged for clip in train], self.taught)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled batches, cropped to one length."""

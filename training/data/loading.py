@@ -15,19 +15,24 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from jsqa_metric import ModelConfig
+
 SORTED_BATCHES = 16
 """Among so many batches' worth, chosen by chance, items are sorted by length."""
 
 
-def check_rate(trainer: lightning.Trainer, model_rate: int) -> None:
-    """Compare the rate of a trainer's data with that of the model.
+def check_input(trainer: lightning.Trainer, config: ModelConfig) -> None:
+    """Compare rate and level of a trainer's data with those of the model.
 
     Raises:
-        ValueError: If they differ: the model would learn another spectrum than it will see.
+        ValueError: If they differ: the model would learn other spectra than it will see.
     """
-    rate = trainer.datamodule.sample_rate  # type: ignore[attr-defined]
-    if rate != model_rate:
-        raise ValueError(f"the data come at {rate} Hz, `module.model.sample_rate` is {model_rate}")
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    if data.sample_rate != config.sample_rate:
+        raise ValueError(f"the data come at {data.sample_rate} Hz, `module.model.sample_rate` is {config.sample_rate}")
+    level_db = getattr(data, "level_db", 0)
+    if level_db != config.level_db:
+        raise ValueError(f"the data come at `level_db` {level_db:g}, `module.model.level_db` is {config.level_db}")
 
 
 class TrainingSampler(DistributedSampler[Any]):
