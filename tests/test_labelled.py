@@ -19,7 +19,7 @@ needs_training()
 from jsqa_metric import load_model
 from jsqa_metric.level import active_level_db, level_share
 from training.data.calibration import DIMENSION_COLUMNS, DOUBT, Calibration
-from training.data.labelled import FAINTEST_DB, LabelledData, LabelledSet, collate_cropped, teach
+from training.data.labelled import FAINTEST_DB, LabelledData, LabelledSet, collate_cropped, taught_share, teach
 from training.data.labels import read_set
 from training.data.loading import SORTED_BATCHES, TrainingSampler
 from training.teachers import TEACHERS
@@ -90,16 +90,24 @@ def test_several_models_teach_their_mean_beside_labels_and_all_of_it_without(lab
     said, (labels, half, whole) = [], [LabelledSet(clips, calibration, 16000) for _ in range(3)]
     for model in models:
         of_one = LabelledSet(clips, calibration, 16000)
-        teach(of_one, [model], [False] * len(clips))
+        teach(of_one, [model], [1.0] * len(clips))
         said.append(of_one.targets[:, :DOUBT])
     mean = torch.stack(said).mean(0)
-    teach(whole, models, [False] * len(clips), share=0.5)
+    teach(whole, models, [1.0] * len(clips))
     torch.testing.assert_close(whole.targets[:, :DOUBT], mean)
-    teach(half, models, [True] * len(clips), share=0.5)
+    teach(half, models, [0.5] * len(clips))
     known = ~labels.targets[:, :DOUBT].isnan()
     torch.testing.assert_close(
         half.targets[:, :DOUBT], torch.where(known, (labels.targets[:, :DOUBT] + mean) / 2, mean)
     )
+
+
+def test_models_have_no_say_about_silent_stretches_whose_labels_they_may_not_know(labelled_set):
+    labelled = read_set(labelled_set[0])[0]
+    silent = replace(labelled, condition="chop", parameters={"chop": "silence", "chop_per_s": 2, "chop_ms": 25.0})
+    unlabelled = replace(labelled, labels=(np.nan,) * len(TEACHERS))
+    assert [taught_share(c, 0.5, gaps=True) for c in (labelled, silent, unlabelled)] == [0.5, 0, 1]
+    assert taught_share(silent, 0.5, gaps=False) == 0.5
 
 
 def test_clips_at_one_level_have_the_labels_of_that_level(labelled_set):

@@ -16,6 +16,7 @@ needs_training()
 from jsqa_metric.model import DIMENSIONS
 from training import e_model_report
 from training.data.calibration import CLEAN_MOS, LEAST_ANCHORS, Calibration
+from training.data.e_model import SILENCE_ROBUSTNESS, loss_share
 from training.data.labels import UNKNOWN, LabelledClip, read_set
 from training.teachers import CODEC_TEACHERS, TEACHERS
 
@@ -153,6 +154,28 @@ def test_narrow_bands_cost_what_the_e_model_says_where_the_teachers_say_less():
     assert (np.diff([cut[coloration] for cut in cuts]) > 0).all()
     for heard in (clip("noise", LABELS["noise"], 4000), clip("clean", LABELS["clean"], 7000)):  # nothing on top of it
         np.testing.assert_array_equal(strict.targets([heard]), lenient.targets([heard]))
+
+
+def test_silence_in_the_place_of_speech_costs_what_the_e_model_says_however_lenient_the_teachers():
+    def lost(percent: float, concealed: float = 0.0, more: str = "") -> LabelledClip:
+        share = float(loss_share(np.array(percent), 9.0))
+        found = clip("packet_loss" + more, (1 + 3.64 * share, share, 1 + 3.6 * share, 1 + 3 * share))
+        return replace(found, parameters={"loss_rate": percent / 100, "loss_concealed": concealed})
+
+    ends = [clip("clean", LABELS["clean"])] * 10 + [clip("noise", (1, 0, 1, 1))] * 10
+    clips = ends + [lost(percent) for percent in np.linspace(1, 30, 80)]
+    lenient, strict = (Calibration.fit(clips, gaps=gaps) for gaps in (False, True))
+    assert strict.leniency == pytest.approx(9, rel=0.02)
+    for percent, left in {1: 0.808, 5: 0.452, 20: 0.161}.items():  # G.113, appendix I: 95 P / (P + 4.3) of 93.2
+        before, after = (c.targets([lost(percent)])[0, 0] for c in (lenient, strict))
+        assert before > after == pytest.approx(1 + (CLEAN_MOS - 1) * left, abs=0.03)
+        noisy = [c.targets([lost(percent, more="+noise")])[0, 0] for c in (lenient, strict)]
+        assert (noisy[1] - 1) / (noisy[0] - 1) == pytest.approx((after - 1) / (before - 1), abs=1e-3)
+        assert strict.targets([lost(percent, concealed=1.0)])[0, 0] == before
+    chopped = replace(clip("chop", LABELS["noise"]), parameters={"chop": "silence", "chop_per_s": 2, "chop_ms": 25.0})
+    assert chopped.silent_percent == 5
+    assert replace(chopped, parameters=chopped.parameters | {"chop": "repeat"}).silent_percent == 0
+    assert Calibration.fit(clips[:40], gaps=True).leniency == SILENCE_ROBUSTNESS  # too few to tell
 
 
 def test_labels_stand_beside_the_ratings_of_the_e_model(tmp_path):

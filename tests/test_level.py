@@ -16,20 +16,23 @@ from jsqa_metric.level import active_level_db, gain_to, level_share, to_network
 RATE = 16000
 
 
-@pytest.fixture(scope="module")
-def model():
-    """The default network, with a floor whatever its configuration says."""
+def _with_levels(**levels):
+    """The default network, with these whatever its configuration says."""
     loaded = copy.deepcopy(load_model())
-    loaded.config = replace(loaded.config, floor_db=-45, level_db=0)
+    loaded.config = replace(loaded.config, **levels)
     return loaded
 
 
 @pytest.fixture(scope="module")
-def levelled(model):
-    """The same for clips at one level."""
-    loaded = copy.deepcopy(model)
-    loaded.config = replace(loaded.config, floor_db=0, level_db=-26)
-    return loaded
+def levelled():
+    """A network that hears all clips at one level."""
+    return _with_levels(floor_db=0, level_db=-26)
+
+
+@pytest.fixture(scope="module", params=["floor", "one level"])
+def model(request, levelled):
+    """That one, and one that hears clips at their own level if that is no lower than a floor."""
+    return levelled if request.param == "one level" else _with_levels(floor_db=-45, level_db=0)
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 48000])

@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--recipe", type=Path, default=RECIPE, help="whose training sets (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(arguments)
-    clips = read_sets(read_recipe(args.recipe, [])["data"]["train"], judged=True)
+    clips = [clip for clip in read_sets(read_recipe(args.recipe, [])["data"]["train"]) if clip.judged]
     text = [
         "# What PESQ, Distill-MOS and DNSMOS P.808 have in common, by kind of damage\n",
         provenance(this_command()),

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
 
-from jsqa_metric.bandwidth import bark
 from jsqa_metric.model import DIMENSIONS
+from training.data.e_model import SILENCE_ROBUSTNESS, band_share, loss_share
 from training.data.expected import Expected
 from training.data.labels import LabelledClip
 from training.teachers import TEACHERS
@@ -25,6 +26,8 @@ compares waveforms: where there is no other damage, `CODEC_TEACHERS` count as mu
 ANCHORS = frozenset({"codec"})
 """Damage on which PESQ and Distill-MOS set the scale of `CODEC_TEACHERS`: classic codecs."""
 LEAST_ANCHORS = 50
+ALONE = (["packet_loss"], ["chop"])
+"""Kinds of the clips that have silent stretches, and nothing else wrong."""
 DRAWN = frozenset(
     {"noise", "reverb", "competing_talker", "suppressor", "mmse", "equaliser", "disturbance", "gain_control"}
 )
@@ -36,22 +39,6 @@ DOUBT = DIMENSION_COLUMNS.stop
 
 REFERENCE_SCALES = (0.8, 1.5)
 """How far Distill-MOS's opinion of the reference may scale that of the damaged clip."""
-
-NARROW_BAND_SHARE = 93.2 / 129
-"""Transmission rating of undamaged narrowband relative to wideband speech: ITU-T G.107 and G.107.1."""
-PASS_BANDS_HZ = (3400.0, 7000.0)
-"""Where these two end."""
-
-
-def band_share(bandwidth_hz: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What is left of the range from bad to wideband's best when nothing is wrong but bandwidth: linear in Bark.
-
-    >>> band_share(np.array([3400.0, 7000.0, 20000.0])).round(3)
-    array([0.722, 1.   , 1.   ])
-    """
-    low, high = map(bark, PASS_BANDS_HZ)
-    missing = (high - np.vectorize(bark)(bandwidth_hz)) / (high - low)
-    return 1 - (1 - NARROW_BAND_SHARE) * np.maximum(missing, 0)
 
 
 def reference_scale(own: NDArray[np.float64], mean: float) -> NDArray[np.float64]:
@@ -79,6 +66,10 @@ class Calibration:
     Teachers hear little wrong with narrow bands where nothing else is wrong: with `narrowband`, no damage is less than
     what the E-model (G.107.1) takes off for the clip's bandwidth alone. This is before the recording counts, and leaves
     how much the teachers differ as it is.
+    Nor do they hear how bad it is when stretches are silent (G.113): with `gaps`, what is left of clips with such
+    stretches (`LabelledClip.silent_percent`) is scaled to what the E-model leaves. How much the teachers leave is found
+    on clips without other damage, as the packet-loss robustness factor that the E-model would need to agree with them
+    (`leniency`).
     Teachers err by chance: where no recording was drawn for the damage (`DRAWN`), and enough training clips
     have each of its kinds, `own` is how much of the MOS's difference from what the parameters lead one to expect counts
     (1: all). The other tasks stay as they are.
@@ -97,6 +88,8 @@ class Calibration:
     own: float = 1.0
     narrowband: bool = False
     dnsmos: bool = False
+    gaps: bool = False
+    leniency: float = SILENCE_ROBUSTNESS
     expected: Expected | None = None
     talkers: Mapping[str, float] = field(default_factory=dict)
 
@@ -110,6 +103,7 @@ class Calibration:
         own: float = 1.0,
         narrowband: bool = False,
         dnsmos: bool = False,
+        gaps: bool = False,
     ) -> Calibration:
         """Fit to a training set.
 
@@ -121,6 +115,7 @@ class Calibration:
             own: See above.
             narrowband: See above.
             dnsmos: See above.
+            gaps: See above.
 
         Raises:
             ValueError: If `recording` or `own` is not from 0 to 1, or `recording` wanted without `by_reference`; if no
@@ -146,6 +141,7 @@ class Calibration:
             own=own,
             narrowband=narrowband,
             dnsmos=dnsmos,
+            gaps=gaps,
             talkers=pd.Series(references).groupby([c.talker for c in clips]).mean().dropna().to_dict() if known else {},
         )
         fitted = replace(fitted, codec_lines=fitted._codec_lines(clips))
@@ -154,7 +150,8 @@ class Calibration:
         clean = np.nanmean(undamaged) if undamaged.size else np.nanmax(mixture)  # a tiny set may have none
         worst = float(np.nanquantile(mixture, 0.002))
         expected = Expected(clips, mixture) if own < 1 or len(clips) < len(everything) else None
-        return replace(fitted, clean=float(clean), worst=worst, expected=expected)
+        leniency = cls._leniency(clips, (mixture - worst) / (clean - worst)) if gaps else SILENCE_ROBUSTNESS
+        return replace(fitted, clean=float(clean), worst=worst, expected=expected, leniency=leniency)
 
     def targets(self, clips: Sequence[LabelledClip], top_hz: float = math.inf) -> NDArray[np.float32]:
         """`(clips, 2 + teachers + dimensions)`: the MOS for a model that hears up to `top_hz`, then the other tasks.
@@ -192,10 +189,27 @@ class Calibration:
         elif not judged.all():
             raise ValueError("clips without labels need a calibration that was fitted with such clips among others")
         unit = (mixture - self.worst) / (self.clean - self.worst)
+        if self.gaps:
+            silent = np.array([c.silent_percent for c in clips])
+            left = loss_share(silent) / loss_share(silent, self.leniency)
+            unit, spread = unit * left, spread * left
         if self.narrowband:
             most = band_share(np.array([c.bandwidth_hz for c in clips]))
             unit = np.where(most < 1, np.minimum(unit, most), unit)
         return unit, spread / (self.clean - self.worst)
+
+    @staticmethod
+    def _leniency(clips: Sequence[LabelledClip], unit: NDArray[np.float64]) -> float:
+        """The robustness to silent stretches with which the E-model leaves most nearly what the teachers leave."""
+        silent = np.array([c.silent_percent if c.kinds in ALONE else 0 for c in clips])
+        found = silent > 0
+        if found.sum() < LEAST_ANCHORS:
+            return SILENCE_ROBUSTNESS
+
+        def error(robustness: float) -> float:
+            return float(np.square(unit[found] - loss_share(silent[found], robustness)).mean())
+
+        return float(minimize_scalar(error, bounds=(SILENCE_ROBUSTNESS, 100), method="bounded").x)
 
     @staticmethod
     def _dimensions(clip: LabelledClip, share: float) -> list[float]:

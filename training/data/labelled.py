@@ -111,16 +111,15 @@ def check_limit(limit: int, clips: int) -> None:
 
 
 @torch.inference_mode()
-def teach(clips: LabelledSet, models: Sequence[JSQAModel], judged: Sequence[bool], share: float = 1.0) -> None:
-    """Replace the clips' targets by what models predict on average; of clips with labels, only a share of them.
+def teach(clips: LabelledSet, models: Sequence[JSQAModel], shares: Sequence[float]) -> None:
+    """Mix what models predict on average into the clips' targets; those that are not known are what they predict.
 
-    How far these labels are from what is taught is added to how much the teachers differ: both are errors to expect.
+    How far the labels are from what is taught is added to how much the teachers differ: both are errors to expect.
 
     Args:
         clips: What to teach.
         models: Who teaches.
-        judged: Of each clip, whether it has labels.
-        share: How much of the targets of those that have is what the models predict; what is not known, they tell.
+        shares: Of each clip, how much of its targets is what the models predict.
 
     Raises:
         ValueError: If a model works at another rate, or does not predict all of the targets.
@@ -132,14 +131,24 @@ def teach(clips: LabelledSet, models: Sequence[JSQAModel], judged: Sequence[bool
     for index, targets in enumerate(tqdm(clips.targets, "taught", leave=False)):
         predicted = [model.predict(clips.signal(index)[None]) for model in models]
         taught = torch.stack([torch.cat([mos, tasks[0, :-1]]) for mos, tasks in predicted]).mean(0)
-        labels, part = targets[:DOUBT].clone(), share if judged[index] else 1.0
-        targets[:DOUBT] = torch.where(labels.isnan(), taught, torch.lerp(labels, taught, part))
+        labels = targets[:DOUBT].clone()
+        targets[:DOUBT] = torch.where(labels.isnan(), taught, torch.lerp(labels, taught, shares[index]))
         targets[DOUBT] = (targets[DOUBT].square() + (targets[0] - labels[0]).square()).sqrt()
+
+
+def taught_share(clip: LabelledClip, beside_labels: float, gaps: bool) -> float:
+    """How much of a clip's targets is what models predict: all of it where it has no labels.
+
+    With `gaps`, nothing of clips with silent stretches is: models from before may not know what these cost.
+    """
+    if gaps and clip.silent_percent:
+        return 0.0
+    return beside_labels if clip.judged else 1.0
 
 
 def calibrate(clips: Sequence[LabelledClip], data: Mapping[str, Any]) -> Calibration:
     """The calibration that a recipe with this `data` fits to its training set."""
-    settings = ("by_damage", "by_reference", "recording", "own", "narrowband", "dnsmos")
+    settings = ("by_damage", "by_reference", "recording", "own", "narrowband", "dnsmos", "gaps")
     return Calibration.fit(clips, **{name: data[name] for name in settings if name in data})
 
 
@@ -158,9 +167,11 @@ class LabelledData(lightning.LightningDataModule):
         own: See `Calibration.fit`.
         narrowband: See `Calibration.fit`.
         dnsmos: See `Calibration.fit`.
+        gaps: See `Calibration.fit`.
         taught_by: For each model that teaches (`teach`), the arguments of `load_model`; with `gain_db`, the levels'
             formula changes what they say, too, and gives the loudness.
-        taught: The share of the targets that these models have where there are labels.
+        taught: The share of the targets that these models have where there are labels; where there are none they have
+            all, and of clips with silent stretches nothing with `gaps` (`taught_share`).
         level_db: See `LabelledSet`; what the model's configuration says.
         gain_db: See `LabelledSet`; for training only.
         whole: Batches are of clips of like length, so that little is cropped; otherwise each is cropped to
@@ -181,6 +192,7 @@ class LabelledData(lightning.LightningDataModule):
         own: float = 1.0,
         narrowband: bool = False,
         dnsmos: bool = False,
+        gaps: bool = False,
         taught_by: Sequence[Mapping[str, Any]] = (),
         taught: float = 1.0,
         level_db: float = 0.0,
@@ -193,7 +205,7 @@ class LabelledData(lightning.LightningDataModule):
         self.taught_by, self.taught = taught_by, taught
         self.folders, self.sample_rate = (train, valid), sample_rate
         self.labels = {"by_damage": by_damage, "by_reference": by_reference, "recording": recording, "own": own}
-        self.labels |= {"narrowband": narrowband, "dnsmos": dnsmos}
+        self.labels |= {"narrowband": narrowband, "dnsmos": dnsmos, "gaps": gaps}
         self.batch_size, self.limit, self.seed = batch_size, limit, seed
 
     def setup(self, stage: str) -> None:
@@ -213,7 +225,9 @@ class LabelledData(lightning.LightningDataModule):
         self.valid_set = LabelledSet(valid, calibration, self.sample_rate, level_db=self.level_db)
         if self.taught_by and stage == "fit":
             models = [load_model(**arguments) for arguments in self.taught_by]
-            teach(self.train_set, models, [clip.judged for clip in train], self.taught)
+            teach(
+                self.train_set, models, [taught_share(clip, self.taught, bool(self.labels["gaps"])) for clip in train]
+            )
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled batches, cropped to one length."""

@@ -126,6 +126,16 @@ class LabelledClip:
         return self.level_share * bandwidth_share(min(self.bandwidth_hz, top_hz))
 
     @property
+    def silent_percent(self) -> float:
+        """How much of the clip was replaced by silence: lost packets that nothing conceals, chopped stretches."""
+        known, lost = self.parameters, 0.0
+        if "packet_loss" in self.kinds and known.get("loss_concealed") == 0:
+            lost += 100 * known["loss_rate"]
+        if known.get("chop") == "silence":
+            lost += known["chop_per_s"] * known["chop_ms"] / 10
+        return min(lost, 100.0)
+
+    @property
     def touched(self) -> set[str]:
         """The dimensions that the damage touches, but for loudness."""
         dimensions = {d for kind in self.kinds for d in DAMAGE_DIMENSIONS.get(kind, ())}
