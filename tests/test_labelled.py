@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -96,6 +97,10 @@ def test_several_models_teach_their_mean_beside_labels_and_all_of_it_without(lab
     teach(whole, models, [1.0] * len(clips))
     torch.testing.assert_close(whole.targets[:, :DOUBT], mean)
     teach(half, models, [0.5] * len(clips))
+    models[1] = copy.deepcopy(models[1])
+    models[1].config = replace(models[1].config, floor_db=0, level_db=-20)
+    with pytest.raises(ValueError, match="hears -20 dBFS cannot teach"):
+        teach(whole, models, [1.0] * len(clips))
     known = ~labels.targets[:, :DOUBT].isnan()
     torch.testing.assert_close(
         half.targets[:, :DOUBT], torch.where(known, (labels.targets[:, :DOUBT] + mean) / 2, mean)

@@ -130,7 +130,7 @@ def score(
         level_db: Bring each clip to this active level in dBFS first, by one gain for all of it, so that how loud a
             system happens to be counts neither for nor against it: from -45 to -15, listening tests use -26. Silence
             and samples far beyond full scale are judged before that, and peaks may lie beyond it afterwards. By
-            default, clips are heard as they are.
+            default, what a low level costs listeners counts.
 
     Shape:
         - audio: `(..., time)`

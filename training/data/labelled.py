@@ -54,7 +54,7 @@ class LabelledSet(Dataset[tuple[Tensor, Tensor]]):
             clips = [replace(clip, level_db=level_db) for clip in clips]
         self.targets = torch.from_numpy(calibration.targets(clips, sample_rate / 2 if top_hz is None else top_hz))
         self.audio, self.sample_rate = [self._read(clip.path, sample_rate) for clip in clips], sample_rate
-        self.levels_db, self.gain_db = [clip.level_db for clip in clips], gain_db
+        self.levels_db, self.level_db, self.gain_db = [clip.level_db for clip in clips], level_db, gain_db
         self.factors = [gain_to(level_db, [a.float() / 32768], sample_rate) if level_db else 1 for a in self.audio]
 
     @staticmethod
@@ -122,12 +122,14 @@ def teach(clips: LabelledSet, models: Sequence[JSQAModel], shares: Sequence[floa
         shares: Of each clip, how much of its targets is what the models predict.
 
     Raises:
-        ValueError: If a model works at another rate, or does not predict all of the targets.
+        ValueError: If a model works at another rate or level, or does not predict all of the targets.
     """
     for model in models:
         if model.config.tasks != TASKS or model.sample_rate != clips.sample_rate:
             wanted = f"{', '.join(TASKS)} at {clips.sample_rate} Hz"
             raise ValueError(f"a model that teaches must predict {wanted}, not {model.config}")
+        if model.config.level_db not in (0, clips.level_db):
+            raise ValueError(f"a model that hears {model.config.level_db} dBFS cannot teach clips at other levels")
     for index, targets in enumerate(tqdm(clips.targets, "taught", leave=False)):
         predicted = [model.predict(clips.signal(index)[None]) for model in models]
         taught = torch.stack([torch.cat([mos, tasks[0, :-1]]) for mos, tasks in predicted]).mean(0)
