@@ -87,7 +87,7 @@ def test_relatives_are_trained_by_one_command(rated, corpora, tmp_path, monkeypa
         tmp_path / "scoreq_style" / "contrast" / "best.ckpt", map_location="cpu", weights_only=True
     )
     away = embedding.eval().embed(wav, torch.tensor([8000, 8000])) - metric.reference
-    assert torch.allclose(metric(wav), 5 - 4 * away.norm(dim=1), atol=1e-5)
+    assert torch.allclose(metric(wav), 5 - 4 * away.norm(dim=1), atol=1e-3)  # published in half precision
     assert load_model(tmp_path / "jsqa_published" / "model").config.revision == "jsqa_published-small"
     with monkeypatch.context() as patch:  # nothing is trained twice
         patch.setattr("training.train.train", lambda *_: pytest.fail("trained again"))
