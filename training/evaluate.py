@@ -13,15 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
-from torch.utils.data import DataLoader
 
-from jsqa_metric import JSQAModel, load_model
-from jsqa_metric.bandwidth import extend
-from jsqa_metric.level import active_level_db, check_level, gain_to, to_network
+from jsqa_metric import JSQAModel, load_model, score
+from jsqa_metric.level import check_level
 from jsqa_metric.model import DIMENSIONS
 from training.data.calibration import DIMENSION_COLUMNS
-from training.data.labelled import LabelledSet, calibrate, collate
+from training.data.labelled import LabelledSet, calibrate
 from training.data.labels import LabelledClip, read_sets
 from training.report import markdown, provenance, this_command
 from training.tables import measures
@@ -29,27 +26,15 @@ from training.train import read_recipe
 
 RECIPE = Path(__file__).parent / "recipes" / "default_tenth.yaml"
 COLUMNS = ["clips", "pcc", "srcc", "rmse", "mae"]
-LOUDNESS = DIMENSIONS.index("loudness")
 LEAST_CLIPS = 10
 """Fewer are not worth a row."""
 
 
-@torch.inference_mode()
 def predict(model: JSQAModel, clips: LabelledSet, level_db: float | None = None) -> tuple[np.ndarray, np.ndarray]:
     """MOS `(clips,)` and dimensions `(clips, 4)`, of clips as they are, or at a level, as by `score`."""
-    parts = []
-    for wav, lengths, _ in DataLoader(clips, 16, collate_fn=collate):
-        rows = [row[:size] for row, size in zip(wav, lengths, strict=True)]
-        if level_db is None:
-            levels = torch.stack([active_level_db(row, model.sample_rate) for row in rows])
-        else:
-            wav = wav * torch.stack([gain_to(level_db, [row], model.sample_rate) for row in rows])[:, None]
-            levels = torch.full((len(rows),), level_db)
-        gains, shares = to_network(levels, model.config)
-        mos, _, dimensions = model.predict_details(wav * gains[:, None], lengths)
-        dimensions[:, LOUDNESS] = extend(dimensions[:, LOUDNESS], shares)
-        parts.append((extend(mos, shares), dimensions))
-    return torch.cat([mos for mos, _ in parts]).numpy(), torch.cat([dimensions for _, dimensions in parts]).numpy()
+    signals = [audio.float() / 32768 for audio in clips.audio]
+    details = score(signals, clips.sample_rate, model=model, level_db=level_db, return_details=True)
+    return np.array([detail.mos for detail in details]), np.array([detail.dimensions for detail in details])
 
 
 def agreement(predicted: np.ndarray, labels: np.ndarray, wanted: np.ndarray) -> dict[str, float]:

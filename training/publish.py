@@ -9,12 +9,8 @@ run has started: what fine-tuning learned holds, and what it forgot comes back i
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from jsqa_metric import JSQAModel
 from jsqa_metric.hub import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, read_folder, write_folder
@@ -33,24 +29,18 @@ def take_mean(model: JSQAModel, other: JSQAModel) -> None:
     model.load_state_dict({k: (v.double() + others[k].double()).div(2).to(v.dtype) for k, v in own.items()})
 
 
-def publish(
-    checkpoint: Path,
-    folder: Path,
-    revision: str,
-    mean_with: Path | None = None,
-    config: Mapping[str, Any] | None = None,
-) -> None:
+def publish(checkpoint: Path, folder: Path, revision: str, mean_with: Path | None = None) -> None:
     """Write the model of a checkpoint under a revision's name, and read it back as users will.
 
     A model of another revision that is there moves into a folder of its revision, with its card. With `mean_with`, a
     folder of a model, the mean of both models' weights is written.
     The weights are rounded to half precision, so that the package holds twice as many; networks compute with these in
-    single precision. `config` has entries of the configuration that are others than in training.
+    single precision.
     """
     model = read_model(checkpoint)
     if mean_with:
         take_mean(model, read_folder(mean_with))
-    model.config = replace(model.config, revision=revision, **(config or {}))
+    model.config = replace(model.config, revision=revision)
     if (folder / CONFIG_NAME).exists():
         before = read_folder(folder).config.revision
         if before and before != revision:
@@ -68,11 +58,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--revision", required=True, help="name of this set of weights")
     parser.add_argument("--mean-with", type=Path, metavar="FOLDER", help="publish the mean with this model's weights")
-    changes = "entries of the configuration that are others than in training"
-    parser.add_argument("--config", nargs="*", default=[], metavar="KEY=VALUE", help=changes)
     args = parser.parse_args(arguments)
-    config = {name: yaml.safe_load(value) for name, _, value in (change.partition("=") for change in args.config)}
-    publish(args.checkpoint, args.folder, args.revision, args.mean_with, config)
+    publish(args.checkpoint, args.folder, args.revision, args.mean_with)
 
 
 if __name__ == "__main__":
