@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from conftest import small_model
 
 from jsqa_metric import JSQAModel, ModelConfig, load_model
-from jsqa_metric.encoders import mel_filters
+from jsqa_metric.encoders import LogMel, mel_filters
 from jsqa_metric.layers import MaskedBatchNorm, apply_mask, length_mask
 
 LENGTHS = [16000, 15999, 8001, 1600, 4096]
@@ -141,6 +143,29 @@ def test_mel_filters_cover_every_bin_and_see_every_tone():
     assert filters.shape == (64, 257)
     assert (filters.amax(dim=1) > 0.4).all(), "a band that hears nothing"
     assert (filters[:, 3:250].sum(dim=0) > 0.3).all(), "a tone that no band hears"
+
+
+def test_rounding_noise_below_the_threshold_is_not_heard():
+    generator = torch.Generator().manual_seed(0)
+    tone = 0.05 * torch.sin(2 * math.pi * 1000 * torch.arange(16000) / 16000)[None]
+    rounding = (torch.rand(1, 16000, generator=generator) - 0.5) / 32768 * 10 ** (15 / 20)  # turned up by 15 dB
+    lengths = torch.tensor([16000])
+    differences = []
+    for threshold_db in (-100, -90):
+        front_end = LogMel(16000, 64, 0, threshold_db)
+        with_noise, alone = front_end(tone + rounding, lengths)[0], front_end(tone, lengths)[0]
+        assert alone.min() == pytest.approx((threshold_db + 50) / 25, abs=0.01)  # of an empty band
+        differences.append((with_noise - alone).abs().max())
+    assert differences[0] > 3 * differences[1]
+    assert differences[1] < 0.12  # 3 dB
+
+
+def test_a_threshold_is_of_spectrograms():
+    model = JSQAModel(ModelConfig(threshold_db=-90))
+    assert model.encoder.front_end.threshold == pytest.approx(1e-9)
+    for wrong in ({"threshold_db": -101}, {"threshold_db": -90, "encoder": "waveform"}):
+        with pytest.raises(ValueError, match="`threshold_db`"):
+            ModelConfig(**wrong)
 
 
 def test_default_model_is_frozen_and_small():

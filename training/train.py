@@ -121,8 +121,9 @@ def begin(model: JSQAModel, start: str | dict[str, Any]) -> None:
     Raises:
         ValueError: If it is another kind of model, or `convolutions` something else.
     """
-    # no weight depends on their values
-    changed: dict[str, Any] = {"floor_db": 0, "level_db": 0, "dropout": 0.0, "window_seconds": 12.0, "revision": ""}
+    # no weight's shape depends on their values
+    changed: dict[str, Any] = {"floor_db": 0, "level_db": 0, "threshold_db": -100, "dropout": 0.0}
+    changed |= {"window_seconds": 12.0, "revision": ""}
     fresh: tuple[str, ...] = ()  # no name starts with any of none
     if isinstance(start, dict) and "convolutions" in start:
         if start["convolutions"] != "new":

@@ -69,18 +69,23 @@ def mel_filters(bands: int, n_fft: int, sample_rate: int) -> Tensor:
     return (1 - torch.where(distance < 0, -distance / below, distance / above)).clamp(min=0).float()
 
 
+THRESHOLD_DB = -100
+"""In dB relative to a full-scale sine: what bands hold below that is lost in what is added to them."""
+
+
 class LogMel(nn.Module):
     """Log-mel power spectrogram: windows of 32 ms (Hann), a hop of 16 ms, dB relative to a full-scale sine.
 
     Frame k is centred on sample `k * hop`; beyond its ends a clip counts as silence. With a limit in Hz, the features
-    are those of a signal that ends there.
+    are those of a signal that ends there. To all bands the power of `threshold_db` is added.
     """
 
     window: Tensor
     filters: Tensor
 
-    def __init__(self, sample_rate: int, bands: int, limit_hz: int) -> None:
+    def __init__(self, sample_rate: int, bands: int, limit_hz: int, threshold_db: int = THRESHOLD_DB) -> None:
         super().__init__()
+        self.threshold = 10 ** (threshold_db / 10)
         self.hop = round(0.016 * sample_rate)
         self.n_fft = 2 * self.hop
         place = torch.empty(0).device
@@ -102,7 +107,7 @@ class LogMel(nn.Module):
             F.pad(wav, (half, half)), self.n_fft, self.hop, window=self.window, center=False, return_complex=True
         )
         power = spectrum.real.square() + spectrum.imag.square()  # not abs(): finite gradient at zero
-        level_db = 10 * torch.log10(self.filters @ power + 1e-10)
+        level_db = 10 * torch.log10(self.filters @ power + self.threshold)
         mask = length_mask(lengths // self.hop + 1, level_db.shape[-1])
         return apply_mask((level_db + 50) / 25, mask), mask
 
@@ -120,6 +125,7 @@ class SpectrogramEncoder(nn.Module):
         limit_hz: See `LogMel`; 0 for none.
         convolutions: Channels, stride over bands and stride over time of each convolution, by default five that grow
             with `width`.
+        threshold_db: See `LogMel`.
     """
 
     def __init__(
@@ -132,9 +138,10 @@ class SpectrogramEncoder(nn.Module):
         dropout: float,
         limit_hz: int = 0,
         convolutions: Sequence[tuple[int, int, int]] = (),
+        threshold_db: int = THRESHOLD_DB,
     ) -> None:
         super().__init__()
-        self.front_end = LogMel(sample_rate, bands, limit_hz)
+        self.front_end = LogMel(sample_rate, bands, limit_hz, threshold_db)
         by_width = [(width, 2, 1), (width, 2, 2), (2 * width, 1, 1), (2 * width, 2, 1), (4 * width, 2, 2)]
         self.convolutions, last = nn.ModuleList(), 1
         for new, *strides in convolutions or by_width:

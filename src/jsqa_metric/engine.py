@@ -142,8 +142,9 @@ def _score_windows(jobs: list[_Job], model: JSQAModel, device: torch.device) -> 
     # most clips have none, and each pass over the samples costs time
     known = zip(read, offsets, offsets.detach().tolist(), strict=True)
     centred = [signal - own if there else signal for (_, signal), own, there in known]
-    loudest = [torch.stack([_peak(s) for s in signals]) for signals in ([s for _, s in read], centred)]
-    peaks, heard_peaks = (peak.tolist() for peak in loudest)  # NaN if any sample is
+    loudest = [_peak(signal) for _, signal in read]
+    heard = [peak if s is c else _peak(c) for (_, s), c, peak in zip(read, centred, loudest, strict=True)]
+    peaks, heard_peaks = (torch.stack(values).tolist() for values in (loudest, heard))  # NaN if any sample is
     for (job, _), peak in zip(read, peaks, strict=True):
         job.error = au.peak_error(peak)
     sound = [

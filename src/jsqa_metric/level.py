@@ -54,13 +54,15 @@ def offset(signal: Tensor) -> Tensor:
     It is what mean and median agree on: one-sided waveforms have a mean too, and square ones a median. One that is
     small beside the signal does no harm and stays, so that zeros between sounds stay zeros.
     """
+    mean, (low, high) = signal.mean(), OFFSET_RANGE
+    heard = signal.detach()
+    rms = (heard @ heard / len(heard) - mean.detach().square()).clamp(min=1e-24).sqrt()
+    if mean.detach().abs() <= low * rms:
+        return torch.zeros_like(mean)  # what the two agree on is no more than that, and the median takes time
     step = len(signal) // OFFSET_SAMPLES | 1  # odd: even ones meet the periods of more test tones
-    mean, median = signal.mean(), signal[::step].median()
+    median = signal[::step].median()
     common = torch.where(mean.abs() < median.abs(), mean, median) * (mean * median > 0)
-    rms = (signal.detach() - mean.detach()).square().mean().sqrt()
-    relative = common.detach().abs() / rms.clamp(min=1e-12)
-    low, high = OFFSET_RANGE
-    return common * ((relative - low) / (high - low)).clamp(0, 1)
+    return common * ((common.detach().abs() / rms - low) / (high - low)).clamp(0, 1)
 
 
 def frame_size(sample_rate: int) -> int:

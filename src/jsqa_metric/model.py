@@ -11,7 +11,7 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from jsqa_metric.encoders import SpectrogramEncoder, WaveformEncoder
+from jsqa_metric.encoders import THRESHOLD_DB, SpectrogramEncoder, WaveformEncoder
 from jsqa_metric.layers import AttentionPooling, MeanPooling, apply_lengths
 
 MOS_RANGE = (1.0, 5.0)
@@ -43,6 +43,7 @@ _LIMITS = {
     "limit_hz": (0, 8000),
     "floor_db": (-90, 0),
     "level_db": (-90, 0),
+    "threshold_db": (-100, -50),
 }
 """Whole numbers of a configuration: one that comes from elsewhere must not exhaust the memory."""
 
@@ -78,6 +79,9 @@ class ModelConfig:
             learned; `score` subtracts what the level below it costs (0: clips come as they are, nothing is subtracted).
         level_db: Active level in dBFS that all clips have when they come to the network; `score` subtracts what their
             own level costs (0: clips come at their own, `floor_db` apart).
+        threshold_db: Level of a band, relative to a full-scale sine, below which the network hears nothing (spectrogram
+            only). Where clips are turned up to `level_db`, the rounding noise of 16 bits should stay below it: a file
+            holds none of that above half its rate.
         tasks: What the head predicts after the MOS: `DIMENSIONS` and `LOG_STD`, and what only training looks at.
         window_seconds: Longer clips are scored in windows of this length.
         revision: Name of this set of weights.
@@ -95,6 +99,7 @@ class ModelConfig:
     limit_hz: int = 0
     floor_db: int = 0
     level_db: int = 0
+    threshold_db: int = THRESHOLD_DB
     tasks: tuple[str, ...] = ()
     window_seconds: float = 12.0
     revision: str = ""
@@ -121,8 +126,9 @@ class ModelConfig:
             raise ValueError(f"`tasks` must be different names, got {self.tasks!r}")
         if self.encoder not in ("spectrogram", "waveform"):
             raise ValueError(f"`encoder` must be 'spectrogram' or 'waveform', got {self.encoder!r}")
-        for name in ("limit_hz", "convolutions"):
-            if getattr(self, name) and self.encoder == "waveform":
+        own = {"limit_hz": 0, "convolutions": (), "threshold_db": THRESHOLD_DB}
+        for name, default in own.items():
+            if getattr(self, name) != default and self.encoder == "waveform":
                 raise ValueError(f"`{name}` is for the spectrogram encoder only, got {getattr(self, name)!r}")
 
     @classmethod
@@ -177,6 +183,7 @@ class JSQAModel(nn.Module, PyTorchModelHubMixin, library_name="jsqa_metric", tag
                 config.dropout,
                 config.limit_hz,
                 config.convolutions,
+                config.threshold_db,
             )
             self.pooling, size = AttentionPooling(config.channels), 3 * config.channels
             hidden = [config.channels]
