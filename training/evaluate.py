@@ -2,7 +2,7 @@
 
     python -m training.evaluate src/jsqa_metric/weights/default --out training/results/validation.md
 
-The sets and their calibration are those of `recipes/default_tenth.yaml`; no listener is asked.
+The sets and their calibration are those of `recipes/default_eleventh.yaml`; no listener is asked.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from training.report import markdown, provenance, this_command
 from training.tables import measures
 from training.train import read_recipe
 
-RECIPE = Path(__file__).parent / "recipes" / "default_tenth.yaml"
+RECIPE = Path(__file__).parent / "recipes" / "default_eleventh.yaml"
 COLUMNS = ["clips", "pcc", "srcc", "rmse", "mae"]
 LEAST_CLIPS = 10
 """Fewer are not worth a row."""

@@ -122,7 +122,8 @@ def resolve_name(model: str | os.PathLike[str]) -> str:
     if not isinstance(model, (str, os.PathLike)):
         raise ValueError(f"`model` must be a name, a folder or a Hub id, got {type(model).__name__}")
     name = os.fspath(model)
-    return os.path.abspath(name) if name not in available_models() and os.path.isdir(name) else name
+    # what is asked in each call is cheap: few names are those of folders
+    return os.path.abspath(name) if os.path.isdir(name) and name not in available_models() else name
 
 
 def identity(model: JSQAModel) -> str:
