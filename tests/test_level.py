@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from jsqa_metric import ModelConfig, load_model, score
-from jsqa_metric.level import active_level_db, gain_to, level_share, to_network
+from jsqa_metric.level import active_level_db, gain_to, level_share, offset, to_network
 
 RATE = 16000
 
@@ -126,13 +126,25 @@ def test_the_shortest_clips_and_zeros_have_a_level(samples):
 def test_neither_an_offset_nor_a_click_raises_a_score(noisy, model):
     for gain in (1, 10**-1, 10**-1.5, 10**-2.5):
         plain = score(noisy * gain, RATE, model=model)
-        for offset in (0.02, 0.2, 0.5):
-            assert score(noisy * gain + offset, RATE, model=model) == pytest.approx(plain, abs=0.02)
+        for constant in (0.02, 0.2, 0.5):
+            assert score(noisy * gain + constant, RATE, model=model) == pytest.approx(plain, abs=0.02)
         click = (noisy * gain).copy()
         click[20000] = 0.1
         assert score(click, RATE, model=model) < plain + 0.1
     with pytest.warns(UserWarning, match="silent"):
         assert math.isnan(score(np.full(RATE, 0.5), RATE, model=model))  # nothing but an offset
+
+
+def test_mixed_precision_finds_the_same_offset():
+    generator = torch.Generator().manual_seed(0)
+    for scale in (1e-3, 0.1, 4.0):
+        noise = scale * torch.randn(16000, generator=generator)
+        for relative in (0.04, 0.07, 1.0):
+            signal = noise + relative * scale
+            with torch.autocast("cpu", torch.bfloat16):
+                mixed = offset(signal)
+            assert mixed == offset(signal)
+            assert (mixed != 0) == (relative > 0.05)
 
 
 def test_stretches_of_silence_and_hiss_do_not_count(speech, model):

@@ -56,7 +56,9 @@ def offset(signal: Tensor) -> Tensor:
     """
     mean, (low, high) = signal.mean(), OFFSET_RANGE
     heard = signal.detach()
-    rms = (heard @ heard / len(heard) - mean.detach().square()).clamp(min=1e-24).sqrt()
+    # the norm, as a product with itself would be rounded to 16 bits in a trainer's mixed precision
+    power: Tensor = torch.linalg.vector_norm(heard).square() / len(heard)
+    rms = (power - mean.detach().square()).clamp(min=1e-24).sqrt()
     if mean.detach().abs() <= low * rms:
         return torch.zeros_like(mean)  # what the two agree on is no more than that, and the median takes time
     step = len(signal) // OFFSET_SAMPLES | 1  # odd: even ones meet the periods of more test tones
