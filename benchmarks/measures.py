@@ -7,7 +7,7 @@ resample clips; clips of one talker or condition are not independent, so take th
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -43,7 +43,8 @@ def agreement(x: Array, y: Array) -> dict[str, float]:
     a, b, mapped = (torch.from_numpy(np.array(v, np.float64)) for v in (x, y, first_order_map(x, y)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of constant scores, which give NaN
-        correlations = (pearson_corrcoef(a, b), spearman_corrcoef(a, b), kendall_rank_corrcoef(a, b))
+        kendall = cast(torch.Tensor, kendall_rank_corrcoef(a, b))  # a pair only with `t_test`
+        correlations = (pearson_corrcoef(a, b), spearman_corrcoef(a, b), kendall)
     errors = (
         mean_squared_error(a, b, squared=False),
         mean_absolute_error(a, b),

@@ -85,9 +85,7 @@ def audio_seconds(kind: str, size: float) -> float:
     return size if kind == "clip" else size * BATCH_SECONDS
 
 
-def measure_memory(
-    name: str, kind: str, size: float, cores: int, device: str, limit_gb: float
-) -> dict[str, float | str]:
+def measure_memory(name: str, kind: str, size: float, cores: int, device: str, limit_gb: float) -> dict[str, float]:
     """In a fresh process: memory after loading, its growth by one task, and the task's time, not warmed up.
 
     `data_mb` is the growth without the code of libraries that the task was the first to use.

@@ -99,7 +99,8 @@ class Worker:
     """A process that calls one function again and again; after a time limit or a crash it is a new process."""
 
     def __init__(self, target: Callable[..., Any]) -> None:
-        self._target, self._process = target, None
+        self._target = target
+        self._process: multiprocessing.context.SpawnProcess | None = None
         self._connection: Any = None
 
     def __enter__(self) -> Worker:

@@ -102,9 +102,9 @@ def test_projection_head_is_in_the_loss(corpora):
     batch = torch.randn(4, 8000), torch.full((4,), 8000)
     module = Pretraining(SMALL["spectrogram"]).eval()
     module.log = lambda *args, **kwargs: None
-    half = module.model.embed(*batch)[:, : module.half]
+    half = module.model.embed(*batch)[:, : module.half_size]
     assert module.training_step(batch, 0).item() == pytest.approx(nt_xent(half[:2], half[2:]).item(), rel=1e-5)
-    module.projection = projection_head(module.half).eval()
+    module.projection = projection_head(module.half_size).eval()
     projected = module.projection(half)
     assert module.training_step(batch, 0).item() == pytest.approx(nt_xent(*projected.chunk(2)).item(), rel=1e-5)
 

@@ -31,7 +31,7 @@ def test_only_the_asked_for_layers_are_frozen():
 
 def test_the_papers_sizes():
     model = Pretraining({"encoder": "waveform", "width": 64}, projection=True)
-    assert model.half == 512
+    assert model.half_size == 512
     assert [m.out_features for m in model.projection if isinstance(m, torch.nn.Linear)] == [256, 128]
     assert 25e6 < sum(p.numel() for p in model.model.encoder.parameters()) < 27e6
     assert len([m for m in model.model.head if isinstance(m, torch.nn.Linear)]) == 4

@@ -186,7 +186,9 @@ class GanCodecTraining(lightning.LightningModule):
 
     def training_step(self, wav: Tensor, batch_index: int) -> None:
         """A step of the codec and, once they take part, one of the discriminators."""
-        of_codec, of_discriminators = self.optimizers()  # type: ignore[misc]
+        optimizers = self.optimizers()
+        assert isinstance(optimizers, list)
+        of_codec, of_discriminators = optimizers
         decoded, commitment = self.codec(wav)
         decoded = decoded.float()
         spectral = self.spectral_loss(decoded[:, None], wav[:, None])
@@ -199,7 +201,7 @@ class GanCodecTraining(lightning.LightningModule):
             loss = loss + 2 * losses["train/fooled"] + 20 * losses["train/matching"]
         of_codec.zero_grad()
         self.manual_backward(loss)
-        self.clip_gradients(of_codec, gradient_clip_val=1.0)
+        self.clip_gradients(of_codec, gradient_clip_val=1.0)  # type: ignore[arg-type]  # it has all of an optimiser
         of_codec.step()
         of_discriminators.zero_grad()
         if adversarial:

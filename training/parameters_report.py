@@ -53,7 +53,7 @@ def judgements(clips: list[LabelledClip]) -> pd.DataFrame:
 
 def reliability(table: NDArray[np.float64]) -> float:
     """Of the mean of two teachers, from their residuals `(clips, 2)`."""
-    correlation = np.corrcoef(table.T)[0, 1]
+    correlation = np.asarray(np.corrcoef(table.T))[0, 1]
     return float(2 * correlation / (1 + correlation))
 
 

@@ -40,8 +40,8 @@ class Pretraining(lightning.LightningModule):
         self.save_hyperparameters()
         self.model = JSQAModel(ModelConfig(**model))
         self.model.head.requires_grad_(False)
-        self.half = self.model.embedding_size // 2
-        self.projection = projection_head(self.half) if projection else nn.Identity()
+        self.half_size = self.model.embedding_size // 2
+        self.projection = projection_head(self.half_size) if projection else nn.Identity()
 
     def setup(self, stage: str) -> None:
         """Check that the data fit."""
@@ -53,8 +53,9 @@ class Pretraining(lightning.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         """Loss of a batch: all first signals, then all second ones."""
-        embedding = self.projection(self.model.embed(*batch)[:, : self.half])
-        loss = nt_xent(*embedding.chunk(2), temperature=self.hparams["temperature"])
+        embedding = self.projection(self.model.embed(*batch)[:, : self.half_size])
+        first, second = embedding.chunk(2)
+        loss = nt_xent(first, second, temperature=self.hparams["temperature"])
         self.log("train/loss", loss, on_step=True, on_epoch=True, prog_bar=True, sync_dist=True)
         return loss
 

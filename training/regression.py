@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning
 import torch
@@ -82,8 +82,12 @@ class Regression(lightning.LightningModule):
         self.save_hyperparameters()
         self.model = JSQAModel(ModelConfig(**model))
         self.valid_metrics = MetricCollection(
-            {"pcc": PearsonCorrCoef(), "srcc": SpearmanCorrCoef(), "mae": MeanAbsoluteError()}
-            | {"rmse": MeanSquaredError(squared=False)},
+            {
+                "pcc": PearsonCorrCoef(),
+                "srcc": SpearmanCorrCoef(),
+                "mae": MeanAbsoluteError(),
+                "rmse": MeanSquaredError(squared=False),
+            },
             prefix="valid/",
         )
 
@@ -120,7 +124,7 @@ class Regression(lightning.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> Tensor:
         """Loss of a batch."""
         wav, lengths, targets = batch
-        with warped(self.model.encoder.front_end) if self.hparams["warp"] else nullcontext():
+        with warped(cast(LogMel, self.model.encoder.front_end)) if self.hparams["warp"] else nullcontext():
             embedding = self.model.embed(wav, lengths)
         mos_loss, task_loss, std_loss = self.losses(*self.model.judge(embedding), targets)
         losses = {"train/mos_loss": mos_loss, "train/task_loss": task_loss, "train/std_loss": std_loss}

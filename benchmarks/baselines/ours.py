@@ -16,7 +16,7 @@ class Ours(Baseline):
 
     licence = "MIT"
     package = "jsqa-metric"
-    sample_rate = None
+    sample_rate: int | None = None
     takes_batches = True
     takes_files = True
     devices = ("cpu", "cuda")
@@ -67,7 +67,7 @@ class Ours(Baseline):
         return torch_gradient(lambda signal: self._score(signal, sample_rate), audio)
 
     def _score(self, audio: Any, sample_rate: int | None = None, lengths: list[int] | None = None) -> Any:
-        settings = {"model": self.model, "device": self.device, "level_db": self.level_db}
+        settings: dict[str, Any] = {"model": self.model, "device": self.device, "level_db": self.level_db}
         return jsqa_metric.score(audio, sample_rate, lengths=lengths, **settings)
 
 

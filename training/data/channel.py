@@ -217,8 +217,8 @@ def band_limit(speech: Signal, rng: np.random.Generator, material: Material) -> 
         out = sosfiltfilt(butter(8, high, "low", fs=SIMULATION_RATE, output="sos"), out)
     if low:
         out = sosfiltfilt(butter(2, low, "high", fs=SIMULATION_RATE, output="sos"), out)
-    band = {"bandwidth_hz": high} if high else {}
-    return out.astype(np.float32), {"low_cut_hz": low, "high_cut_hz": high} | band
+    known: Parameters = {"low_cut_hz": low, "high_cut_hz": high}
+    return out.astype(np.float32), known | ({"bandwidth_hz": high} if high else {})
 
 
 def low_pass(speech: Signal, rng: np.random.Generator, material: Material) -> tuple[Signal, Parameters]:

@@ -84,6 +84,7 @@ def _encode(signal: Signal, codec: Codec, bit_rate: int) -> io.BytesIO:
     file = io.BytesIO()
     with av.open(file, "w", format=codec.container) as container:
         stream = container.add_stream(codec.encoder, rate=codec.rate, layout="mono")
+        assert isinstance(stream, av.AudioStream)
         stream.bit_rate = bit_rate
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -125,7 +126,7 @@ def _one_of(table: Mapping[str, Codec], speech: Signal, rng: np.random.Generator
         out = align(change_rate(decoded, chosen.rate, SIMULATION_RATE), out)
     out = (out * peak).astype(np.float32)
     bandwidth_hz = min(measured_bandwidth_hz(speech, out), chosen.rate / 2)
-    parameters = {"codec": name, "bit_rate": float(bit_rate), "codec_passes": float(passes)}
+    parameters: Parameters = {"codec": name, "bit_rate": float(bit_rate), "codec_passes": float(passes)}
     return out, parameters | {"bandwidth_hz": bandwidth_hz}
 
 

@@ -108,7 +108,7 @@ class Corpus:
             if len(audio) < samples:
                 audio = np.resize(audio, samples)
             start = int(rng.integers(len(audio) - samples + 1))
-            excerpt = audio[start : start + samples].astype(np.float32) / 32768
+            excerpt = audio[start : start + samples].astype(np.float32) / np.float32(32768)
             if np.sqrt(np.mean(excerpt**2)) > 1e-4:
                 return excerpt, entry
         raise ValueError("20 noise excerpts in a row were silent: is this a noise corpus?")

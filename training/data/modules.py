@@ -55,7 +55,8 @@ class JndPairData(lightning.LightningDataModule):
         super().__init__()
         if (written is None) != (speech is not None and noise is not None):
             raise ValueError("give either `speech` and `noise`, or `written`")
-        self.speech, self.noise, self.written, self.seconds = speech, noise, written, tuple(seconds)
+        shortest, longest = seconds
+        self.speech, self.noise, self.written, self.seconds = speech, noise, written, (shortest, longest)
         self.pairs_per_epoch, self.batch_size, self.workers, self.seed = pairs_per_epoch, batch_size, workers, seed
 
     def setup(self, stage: str) -> None:
@@ -64,6 +65,8 @@ class JndPairData(lightning.LightningDataModule):
         if self.written is not None:
             self.train_set = WrittenPairs(self.written)
         else:
+            assert self.speech is not None
+            assert self.noise is not None
             pairs = JndPairs(open_corpus(self.speech), open_corpus(self.noise), self.seconds)
             self.train_set = DrawnPairs(pairs, self.seed, self.pairs_per_epoch)
 
@@ -109,7 +112,7 @@ class Excerpts(Dataset[Tensor]):
         if len(audio) < needed:
             audio = np.resize(audio, needed)
         start = int(rng.integers(len(audio) - needed + 1))
-        excerpt = audio[start : start + needed].astype(np.float32) / 32768
+        excerpt = audio[start : start + needed].astype(np.float32) / np.float32(32768)
         return change_speed(excerpt, speed)[: self.samples], entry
 
     def _read(self, path: Path) -> NDArray[np.int16]:

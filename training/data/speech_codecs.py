@@ -44,7 +44,7 @@ def _pcm(signal: Signal) -> bytes:
 
 
 def _signal(pcm: bytes) -> Signal:
-    return np.frombuffer(pcm, "<i2").astype(np.float32) / 32768
+    return np.frombuffer(pcm, "<i2").astype(np.float32) / np.float32(32768)
 
 
 def _run(program: str, arguments: list[str], data: bytes) -> bytes:

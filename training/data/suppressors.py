@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -51,7 +52,7 @@ def _frames(signal: Signal, size: int, hop: int) -> Frames:
     return np.lib.stride_tricks.sliding_window_view(padded, size)[::hop].astype(np.float32)
 
 
-def _overlap_add(frames: Iterable[Frames], hop: int, samples: int) -> Signal:
+def _overlap_add(frames: Iterable[NDArray[np.floating[Any]]], hop: int, samples: int) -> Signal:
     """The signal whose `_frames` these are."""
     stacked = np.stack(list(frames)).astype(np.float32)
     size = stacked.shape[1]
@@ -88,11 +89,11 @@ def gtcrn(signal: Signal) -> Signal:
     states = [np.zeros(entry.shape, np.float32) for entry in session.get_inputs()[1:]]
     frames = _frames(signal, _FRAME, _FRAME // 2)
 
-    def enhance(frame: Frames) -> Frames:
+    def enhance(frame: Frames) -> NDArray[np.float64]:
         spectrum = np.fft.rfft(frame * window)
         parts = np.stack([spectrum.real, spectrum.imag], -1)[None, :, None].astype(np.float32)
         out, *states[:] = session.run(None, dict(zip(names, [parts, *states], strict=True)))
-        enhanced: Frames = np.fft.irfft(out[0, :, 0, 0] + 1j * out[0, :, 0, 1]) * window
+        enhanced: NDArray[np.float64] = np.fft.irfft(out[0, :, 0, 0] + 1j * out[0, :, 0, 1]) * window
         return enhanced
 
     return _overlap_add(map(enhance, frames), _FRAME // 2, len(signal))
