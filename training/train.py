@@ -23,6 +23,7 @@ import torch
 import yaml
 from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
 
 from jsqa_metric import JSQAModel, load_model
 from training.checkpoints import KeepLast, read_model
@@ -116,7 +117,10 @@ def train(recipe: dict[str, Any], out: Path) -> Path:
 
 
 def begin(model: JSQAModel, start: str | dict[str, Any]) -> None:
-    """Take all weights from another model; with `convolutions: new`, all but these and the layer that flattens them.
+    """Take all weights from another model.
+
+    With `convolutions: new`, all but the convolutions and the layer that flattens them; with the numbers of some of the
+    other's convolutions (`[0, 1, 3]`), these in their place, and of its self-attention layers the first ones.
 
     Raises:
         ValueError: If it is another kind of model, or `convolutions` something else.
@@ -124,20 +128,35 @@ def begin(model: JSQAModel, start: str | dict[str, Any]) -> None:
     # no weight's shape depends on their values
     changed: dict[str, Any] = {"floor_db": 0, "level_db": 0, "threshold_db": -100, "dropout": 0.0}
     changed |= {"window_seconds": 12.0, "revision": ""}
-    fresh: tuple[str, ...] = ()  # no name starts with any of none
-    if isinstance(start, dict) and "convolutions" in start:
-        if start["convolutions"] != "new":
-            raise ValueError(f"`convolutions` of `start` can only be 'new', got {start['convolutions']!r}")
+    arguments, chosen = (dict(start), start.get("convolutions")) if isinstance(start, dict) else ({}, None)
+    arguments.pop("convolutions", None)
+    other = load_model(**arguments) if isinstance(start, dict) else read_model(start)
+    taken, wanted = dict(other.state_dict()), model.state_dict()
+    if chosen == "new":
         changed |= {"width": 1, "convolutions": ()}
         fresh = ("encoder.convolutions.", "encoder.flatten.")
-    if isinstance(start, dict):
-        other = load_model(**{name: value for name, value in start.items() if name != "convolutions"})
-    else:
-        other = read_model(start)
-    if replace(other.config, **changed) != replace(model.config, **changed):
+        own = {name: tensor for name, tensor in wanted.items() if name.startswith(fresh)}
+        taken = {name: tensor for name, tensor in taken.items() if not name.startswith(fresh)} | own
+    elif isinstance(chosen, list):
+        changed |= {"width": 1, "convolutions": (), "layers": 0}
+        taken = _renumbered(taken, "encoder.convolutions.", chosen)
+        taken = _renumbered(taken, "encoder.attention.", list(range(model.config.layers)))
+    elif chosen is not None:
+        raise ValueError(f"`convolutions` of `start` can be 'new' or numbers of the other's, got {chosen!r}")
+    shapes, other_shapes = ({name: t.shape for name, t in tensors.items()} for tensors in (wanted, taken))
+    if replace(other.config, **changed) != replace(model.config, **changed) or shapes != other_shapes:
         raise ValueError(f"{start} holds another model, {other.config}, than the recipe's")
-    taken = {name: tensor for name, tensor in other.state_dict().items() if not name.startswith(fresh)}
-    model.load_state_dict(model.state_dict() | taken)
+    model.load_state_dict(taken)
+
+
+def _renumbered(tensors: dict[str, Tensor], prefix: str, chosen: list[int]) -> dict[str, Tensor]:
+    """Of a model's numbered parts under `prefix`, only the chosen ones, in this order; and all that is elsewhere."""
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(prefix)}
+    for new, old in enumerate(chosen):
+        part = f"{prefix}{old}."
+        own = {name.removeprefix(part): tensor for name, tensor in tensors.items() if name.startswith(part)}
+        kept |= {f"{prefix}{new}.{name}": tensor for name, tensor in own.items()}
+    return kept
 
 
 def keep_recipe(recipe: dict[str, Any], out: Path) -> None:

@@ -115,6 +115,7 @@ def teach(clips: LabelledSet, models: Sequence[JSQAModel], shares: Sequence[floa
     """Mix what models predict on average into the clips' targets; those that are not known are what they predict.
 
     How far the labels are from what is taught is added to how much the teachers differ: both are errors to expect.
+    Where no two teachers were asked, it is what the models expect of theirs.
 
     Args:
         clips: What to teach.
@@ -132,10 +133,11 @@ def teach(clips: LabelledSet, models: Sequence[JSQAModel], shares: Sequence[floa
             raise ValueError(f"a model that hears {model.config.level_db} dBFS cannot teach clips at other levels")
     for index, targets in enumerate(tqdm(clips.targets, "taught", leave=False)):
         predicted = [model.predict(clips.signal(index)[None]) for model in models]
-        taught = torch.stack([torch.cat([mos, tasks[0, :-1]]) for mos, tasks in predicted]).mean(0)
-        labels = targets[:DOUBT].clone()
-        targets[:DOUBT] = torch.where(labels.isnan(), taught, torch.lerp(labels, taught, shares[index]))
-        targets[DOUBT] = (targets[DOUBT].square() + (targets[0] - labels[0]).square()).sqrt()
+        taught = torch.stack([torch.cat([mos, tasks[0, :-1], tasks[0, -1:].exp()]) for mos, tasks in predicted]).mean(0)
+        labels, doubt = targets[:DOUBT].clone(), targets[DOUBT].clone()
+        targets[:DOUBT] = torch.where(labels.isnan(), taught[:DOUBT], torch.lerp(labels, taught[:DOUBT], shares[index]))
+        doubt = (doubt.square() + (targets[0] - labels[0]).square()).sqrt()
+        targets[DOUBT] = torch.where(doubt.isnan(), taught[DOUBT], doubt)
 
 
 def taught_share(clip: LabelledClip, beside_labels: float, gaps: bool) -> float:
