@@ -49,11 +49,14 @@ class MaskedBatchNorm(nn.BatchNorm1d):
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
         """Normalise `(batch, channels, ..., time)`; the output is zero outside the mask."""
         if bool(mask.all()):  # torch's own is faster, and the same where nothing is masked
-            flat: Tensor = super().forward(features.flatten(2))
-            return flat.view_as(features)
+            normalised: Tensor = super().forward(features)
+            return normalised
         scale, shift = self._masked_map(features, mask) if self.training else self.affine_map()
         shape = (1, -1) + (1,) * (features.dim() - 2)
         return apply_mask(features * scale.view(shape) + shift.view(shape), mask)
+
+    def _check_input_dim(self, features: Tensor) -> None:
+        """All numbers of axes are the same to what torch computes."""
 
     def affine_map(self, mean: Tensor | None = None, var: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Scale and shift of each channel for the given statistics, by default the running ones."""
