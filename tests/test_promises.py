@@ -98,10 +98,8 @@ def test_it_hears_up_to_20_khz(speech):
     assert score(batch, 48000, lengths=[len(fullband), 48000])[0] == pytest.approx(scores[-1], abs=1e-5)
 
 
-def _results(part, folder=""):
-    lines = (
-        (ROOT / "benchmarks" / "results" / (folder or part) / f"{part}.csv").read_text(encoding="utf-8").splitlines()
-    )
+def _results(part):
+    lines = (ROOT / "benchmarks" / "results" / part / f"{part}.csv").read_text(encoding="utf-8").splitlines()
     return list(csv.DictReader(line for line in lines if not line.startswith("#")))
 
 
@@ -149,7 +147,7 @@ def test_the_cost_in_the_readme_is_that_of_the_results():
 
 
 def test_the_cost_of_the_light_weights_in_the_readme_is_that_of_the_results():
-    ratios = {(row["metric"], row["kind"], row["threads"]): row["ratio"] for row in _results("speed", "speed-light")
+    ratios = {(row["metric"], row["kind"], row["threads"]): row["ratio"] for row in _results("speed")
               if float(row["seconds"]) == 8}  # fmt: skip
     places = [("clip", "1"), ("clip", "2"), ("batch", "2")]
     light, default = ([f"{float(ratios[(name, *place)]):.1f}" for place in places] for name in ("jsqa_light", "jsqa"))
