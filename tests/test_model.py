@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -43,6 +44,25 @@ def test_padding_changes_nothing_in_training_either(model):
     torch.testing.assert_close(model(wav, lengths), model(wav[:, :16000], lengths), atol=1e-5, rtol=0)
     longer = torch.nn.functional.pad(wav, (0, 4000), value=3.0)
     torch.testing.assert_close(model(longer, lengths), model(wav, lengths), atol=1e-5, rtol=0)
+
+
+def test_folded_models_score_the_same(model):
+    wav, lengths = padded_batch(0.0)
+    for module in model.modules():
+        if isinstance(module, MaskedBatchNorm):  # of a trained network, no norm leaves all as it is
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
+    folded = copy.deepcopy(model)
+    folded.fold()
+    folded.fold()
+    assert not any(isinstance(module, MaskedBatchNorm) for module in folded.modules())
+    gradients = []
+    for network in (model, folded):
+        heard = wav.clone().requires_grad_()
+        scores = network(heard, lengths)
+        scores.sum().backward()
+        gradients.append((scores.detach(), heard.grad))
+    torch.testing.assert_close(gradients[1], gradients[0], atol=1e-5, rtol=1e-4)
 
 
 def test_masked_batch_norm_is_torchs_over_the_frames_inside():

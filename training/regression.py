@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,22 +27,29 @@ WARP_RANGE = (0.92, 1.0)
 
 
 @contextmanager
-def warped(front_end: LogMel) -> Iterator[None]:
-    """For a while, `front_end` hears all frequencies divided by a factor from `WARP_RANGE` (Jaitly and Hinton 2013).
+def warped(*front_ends: LogMel) -> Iterator[None]:
+    """For a while, all `front_ends` hear frequencies divided by one factor from `WARP_RANGE` (Jaitly and Hinton 2013).
 
     Vocal tracts and pitches differ by such factors, quality hardly: a band limit moves, too, by less than 0.7 Bark.
     """
-    filters, (low, high) = front_end.filters, WARP_RANGE
+    low, high = WARP_RANGE
     factor = low * (high / low) ** float(torch.rand(()))
-    place = torch.arange(filters.shape[1], device=filters.device) / factor
-    below = place.long().clamp(max=filters.shape[1] - 2)
-    share = (place - below).clamp(max=1)
-    moved = torch.lerp(filters[:, below], filters[:, below + 1], share)
-    front_end.filters = moved * (place < filters.shape[1])
+    before = [front_end.filters for front_end in front_ends]
+    for front_end, filters in zip(front_ends, before, strict=True):
+        front_end.filters = _moved(filters, factor)
     try:
         yield
     finally:
-        front_end.filters = filters
+        for front_end, filters in zip(front_ends, before, strict=True):
+            front_end.filters = filters
+
+
+def _moved(filters: Tensor, factor: float) -> Tensor:
+    """Filters `(bands, frequencies)` that let pass at f what these do at f divided by the factor."""
+    place = torch.arange(filters.shape[1], device=filters.device) / factor
+    below = place.long().clamp(max=filters.shape[1] - 2)
+    share = (place - below).clamp(max=1)
+    return torch.lerp(filters[:, below], filters[:, below + 1], share) * (place < filters.shape[1])
 
 
 class Regression(lightning.LightningModule):
@@ -124,8 +131,17 @@ class Regression(lightning.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> Tensor:
         """Loss of a batch."""
         wav, lengths, targets = batch
-        with warped(cast(LogMel, self.model.encoder.front_end)) if self.hparams["warp"] else nullcontext():
-            embedding = self.model.embed(wav, lengths)
+        with self.another_voice(self.model):
+            return self.loss(wav, lengths, targets)
+
+    def another_voice(self, *models: JSQAModel) -> AbstractContextManager[None]:
+        """For a while, all models hear frequencies stretched alike, if this is to be (`warp`)."""
+        front_ends = [cast(LogMel, model.encoder.front_end) for model in models] if self.hparams["warp"] else []
+        return warped(*front_ends) if front_ends else nullcontext()
+
+    def loss(self, wav: Tensor, lengths: Tensor, targets: Tensor) -> Tensor:
+        """Sum of all losses of a batch, which are logged."""
+        embedding = self.model.embed(wav, lengths)
         mos_loss, task_loss, std_loss = self.losses(*self.model.judge(embedding), targets)
         losses = {"train/mos_loss": mos_loss, "train/task_loss": task_loss, "train/std_loss": std_loss}
         loss = mos_loss + self.hparams["task_weight"] * task_loss + self.hparams["std_weight"] * std_loss

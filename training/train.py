@@ -30,6 +30,7 @@ from training.checkpoints import KeepLast, read_model
 from training.data.labelled import LabelledData
 from training.data.loading import SeedSteps
 from training.data.modules import JndPairData, RatedData, SpeechData
+from training.distillation import Distillation
 from training.finetune import ContrastiveRegression, FineTuning
 from training.gan_codec import GanCodecTraining
 from training.logs import csv_logger
@@ -38,6 +39,7 @@ from training.regression import Regression
 
 TASKS: dict[str, tuple[type[lightning.LightningModule], type[lightning.LightningDataModule]]] = {
     "regression": (Regression, LabelledData),
+    "distillation": (Distillation, LabelledData),
     "jsqa_pretrain": (Pretraining, JndPairData),
     "jsqa_finetune": (FineTuning, RatedData),
     "scoreq": (ContrastiveRegression, RatedData),

@@ -106,7 +106,8 @@ class LogMel(nn.Module):
         spectrum = torch.stft(
             F.pad(wav, (half, half)), self.n_fft, self.hop, window=self.window, center=False, return_complex=True
         )
-        power = spectrum.real.square() + spectrum.imag.square()  # not abs(): finite gradient at zero
+        # not abs(): finite gradient at zero
+        power = torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag)
         level_db = 10 * torch.log10(self.filters @ power + self.threshold)
         mask = length_mask(lengths // self.hop + 1, level_db.shape[-1])
         return apply_mask((level_db + 50) / 25, mask), mask

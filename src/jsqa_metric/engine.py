@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
+from operator import mul
 from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -279,8 +279,8 @@ def _finish(tally: _Tally, device: torch.device) -> tuple[ScoreDetails, Tensor]:
         factors = torch.tensor(weights, dtype=torch.float32, device=device)
         score = (torch.stack([job.score for job in heard if job.score is not None]) * factors).sum() / factors.sum()
         # a clip's errors go together: the mean makes the standard deviation no smaller
-        values = [[job.mos, job.std, *job.dimensions] for job in heard]
-        mos, std, *parts = np.average(values, axis=0, weights=weights).tolist()
+        columns = zip(*([job.mos, job.std, *job.dimensions] for job in heard), strict=True)
+        mos, std, *parts = (sum(map(mul, weights, column)) / sum(weights) for column in columns)
         dimensions = Dimensions(*parts)
     windows = tuple(WindowScore(*job.bounds_s, job.mos, job.weight) for job in tally.jobs)
     return ScoreDetails(mos, tally.reason, tally.duration_s, tally.sample_rate, windows, std, dimensions), score

@@ -96,9 +96,16 @@ def _load(name: str, device: str, revision: str | None, local_files_only: bool, 
     folder = fetch(name, revision, local_files_only)
     # a thread has none of its caller's modes (inference, a transform of `torch.func`), which would stick to the weights
     with ThreadPoolExecutor(1) as thread:
-        model = thread.submit(lambda: read_folder(folder).to(device)).result()
+        model = thread.submit(lambda: _read_to(folder, device, private)).result()
     if revision and not _is_hub_id(name) and model.config.revision != revision:
         raise ValueError(f"model {name!r} has revision {model.config.revision!r}, not {revision!r}")
+    return model
+
+
+def _read_to(folder: Path, device: str, private: bool) -> JSQAModel:
+    model = read_folder(folder).to(device)
+    if private:  # a user's own model keeps its weights as they are in the file
+        model.fold()
     return model
 
 

@@ -83,26 +83,43 @@ class MaskedBatchNorm(nn.BatchNorm1d):
 class MaskedConvolution(nn.Module):
     """Convolution without bias ("same" padding, odd kernel), then masked batch norm.
 
+    In evaluation the norm is folded into the convolution: half the passes over memory, which cost more than the
+    arithmetic.
+
     Args:
         convolution: A 1-D or 2-D convolution; its last stride shortens features and mask.
     """
 
     def __init__(self, convolution: nn.Conv1d | nn.Conv2d) -> None:
         super().__init__()
-        self.convolution, self.norm = convolution, MaskedBatchNorm(convolution.out_channels)
+        self.convolution = convolution
+        self.norm: MaskedBatchNorm | None = MaskedBatchNorm(convolution.out_channels)
 
     def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the new features and their mask."""
         mask = mask[:, :: self.convolution.stride[-1]]
-        if self.training:
+        if self.training and self.norm is not None:
             return self.norm(self.convolution(features), mask), mask
-        # folded into the weights: half the passes over memory, which cost more than the arithmetic
-        scale, shift = self.norm.affine_map()
         layer = self.convolution
-        weight = layer.weight * scale.view(-1, *(1,) * (layer.weight.dim() - 1))
         convolve = F.conv1d if isinstance(layer, nn.Conv1d) else F.conv2d
-        out = convolve(features, weight, shift, layer.stride, layer.padding)
+        out = convolve(features, *self._folded(), layer.stride, layer.padding)
         return out if _nothing_masked(mask) else out.masked_fill_(~_expand(mask, out.dim()), 0), mask
+
+    def _folded(self) -> tuple[Tensor, Tensor | None]:
+        weight = self.convolution.weight
+        if self.norm is None:
+            return weight, self.convolution.bias
+        scale, shift = self.norm.affine_map()
+        return weight * scale.view(-1, *(1,) * (weight.dim() - 1)), shift
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Fold the norm in for good, which spares each call that; from then on it can only be evaluated."""
+        weight, shift = self._folded()
+        memory = torch.channels_last if weight.dim() == 4 and weight.device.type == "cpu" else torch.contiguous_format
+        self.convolution.weight = nn.Parameter(weight.contiguous(memory_format=memory), requires_grad=False)
+        self.convolution.bias = None if shift is None else nn.Parameter(shift, requires_grad=False)
+        self.norm = None
 
 
 class MeanPooling(nn.Module):
@@ -125,7 +142,12 @@ class AttentionPooling(nn.Module):
 
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
         """Pool features that are zero outside the mask."""
-        weights = self.attention(features).masked_fill(~mask[:, None], -torch.inf).softmax(dim=-1)
+        # as products of matrices, which are faster than convolutions with kernels of one frame
+        frames = features.transpose(1, 2)
+        for layer in self.attention:
+            frames = F.linear(frames, layer.weight[..., 0], layer.bias) if isinstance(layer, nn.Conv1d) else layer(frames)
+        logits = frames.transpose(1, 2)
+        weights = logits.masked_fill(~mask[:, None], -torch.inf).softmax(dim=-1)
         mean = features.sum(dim=-1) / mask.sum(dim=-1, keepdim=True)
         deviation = apply_mask(features - mean[..., None], mask)
         var = deviation.square().sum(dim=-1) / mask.sum(dim=-1, keepdim=True)

@@ -75,7 +75,8 @@ def frame_size(sample_rate: int) -> int:
 def frames_of(signal: Tensor, sample_rate: int) -> Tensor:
     """Frames of 20 ms, the last one filled with zeros: `(time,)` to `(frames, samples)`."""
     size = frame_size(sample_rate)
-    return F.pad(signal, (0, -len(signal) % size)).unfold(0, size, size)
+    missing = -len(signal) % size
+    return (F.pad(signal, (0, missing)) if missing else signal).unfold(0, size, size)  # to pad by nothing is to copy
 
 
 def active_level_db(signal: Tensor, sample_rate: int) -> Tensor:
@@ -92,7 +93,8 @@ def active_level_db(signal: Tensor, sample_rate: int) -> Tensor:
 
 
 def _frame_levels_db(signal: Tensor, sample_rate: int) -> Tensor:
-    return 10 * torch.log10(frames_of(signal, sample_rate).square().mean(1) + 1e-12)
+    norms = torch.linalg.vector_norm(frames_of(signal, sample_rate), dim=1)
+    return 10 * torch.log10(norms.square() / frame_size(sample_rate) + 1e-12)
 
 
 def _active(levels_db: Tensor) -> Tensor:

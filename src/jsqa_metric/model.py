@@ -12,7 +12,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from jsqa_metric.encoders import THRESHOLD_DB, SpectrogramEncoder, WaveformEncoder
-from jsqa_metric.layers import AttentionPooling, MeanPooling, apply_lengths
+from jsqa_metric.layers import AttentionPooling, MaskedConvolution, MeanPooling, apply_lengths
 
 MOS_RANGE = (1.0, 5.0)
 LOG_STD = "log_std"
@@ -193,6 +193,12 @@ class JSQAModel(nn.Module, PyTorchModelHubMixin, library_name="jsqa_metric", tag
             layers += [nn.Linear(size, new), nn.LeakyReLU(), nn.Dropout(config.dropout)]
             size = new
         self.head = nn.Sequential(*layers, nn.Linear(size, 1 + len(config.tasks)))
+
+    def fold(self) -> None:
+        """Fold the norms of the convolutions into these for good: the same scores sooner, but no more training."""
+        for part in self.modules():
+            if isinstance(part, MaskedConvolution):
+                part.fold()
 
     @property
     def sample_rate(self) -> int:

@@ -110,6 +110,29 @@ def check_limit(limit: int, clips: int) -> None:
         raise ValueError(f"`limit` is {limit}, but there are {clips} training clips")
 
 
+def check_teaching(models: Sequence[JSQAModel], sample_rate: int, level_db: float) -> None:
+    """Check that models can teach what clips of a rate in Hz and at a level in dBFS (0 for any) are to be predicted as.
+
+    Raises:
+        ValueError: If a model works at another rate or level, or does not predict all of the targets.
+    """
+    for model in models:
+        if model.config.tasks != TASKS or model.sample_rate != sample_rate:
+            wanted = f"{', '.join(TASKS)} at {sample_rate} Hz"
+            raise ValueError(f"a model that teaches must predict {wanted}, not {model.config}")
+        if model.config.level_db not in (0, level_db):
+            raise ValueError(f"a model that hears {model.config.level_db} dBFS cannot teach clips at other levels")
+
+
+def predicted_targets(models: Sequence[JSQAModel], wav: Tensor, lengths: Tensor | None = None) -> Tensor:
+    """What models predict on average, in the place of targets `(batch, targets)`; arguments as for `JSQAModel.embed`.
+
+    In the place of how much teachers differ is the standard deviation that the models expect of their errors.
+    """
+    predicted = [model.predict(wav, lengths) for model in models]
+    return torch.stack([torch.cat([mos[:, None], t[:, :-1], t[:, -1:].exp()], 1) for mos, t in predicted]).mean(0)
+
+
 @torch.inference_mode()
 def teach(clips: LabelledSet, models: Sequence[JSQAModel], shares: Sequence[float]) -> None:
     """Mix what models predict on average into the clips' targets; those that are not known are what they predict.
@@ -125,15 +148,9 @@ def teach(clips: LabelledSet, models: Sequence[JSQAModel], shares: Sequence[floa
     Raises:
         ValueError: If a model works at another rate or level, or does not predict all of the targets.
     """
-    for model in models:
-        if model.config.tasks != TASKS or model.sample_rate != clips.sample_rate:
-            wanted = f"{', '.join(TASKS)} at {clips.sample_rate} Hz"
-            raise ValueError(f"a model that teaches must predict {wanted}, not {model.config}")
-        if model.config.level_db not in (0, clips.level_db):
-            raise ValueError(f"a model that hears {model.config.level_db} dBFS cannot teach clips at other levels")
+    check_teaching(models, clips.sample_rate, clips.level_db)
     for index, targets in enumerate(tqdm(clips.targets, "taught", leave=False)):
-        predicted = [model.predict(clips.signal(index)[None]) for model in models]
-        taught = torch.stack([torch.cat([mos, tasks[0, :-1], tasks[0, -1:].exp()]) for mos, tasks in predicted]).mean(0)
+        taught = predicted_targets(models, clips.signal(index)[None])[0]
         labels, doubt = targets[:DOUBT].clone(), targets[DOUBT].clone()
         targets[:DOUBT] = torch.where(labels.isnan(), taught[:DOUBT], torch.lerp(labels, taught[:DOUBT], shares[index]))
         doubt = (doubt.square() + (targets[0] - labels[0]).square()).sqrt()

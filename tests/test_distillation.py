@@ -1,0 +1,90 @@
+"""A network that learns what others say of clips blended anew."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import needs_training
+
+from jsqa_metric import load_model
+
+needs_training()
+
+from training import train
+from training.checkpoints import read_model
+from training.data.labelled import LabelledData
+from training.distillation import FAINTEST_GAIN_DB, Distillation, blended
+
+DEFAULT = {"model": "default", "revision": "2027.11"}
+LIGHT = {"model": "light", "revision": "2027.10"}
+
+
+def student(teachers: list[dict[str, str]], **options: object) -> Distillation:
+    """One that is the default network."""
+    config = load_model(**DEFAULT).config.to_dict()
+    names = ("sample_rate", "bands", "channels", "layers", "limit_hz", "level_db", "threshold_db")
+    module = Distillation({name: config[name] for name in names}, teachers, **options)
+    module.model.load_state_dict(load_model(**DEFAULT).state_dict())
+    return module.eval()
+
+
+def test_clips_are_mixed_with_another_or_go_over_to_it():
+    torch.manual_seed(0)
+    wav = torch.randn(200, 4000)
+    assert torch.equal(blended(wav, 0.0), wav)
+    half = (blended(wav, 0.5) == wav).all(1)
+    assert 70 <= half.sum() <= 130
+    places, gains = [], []
+    for own, other, blend in zip(*(w.double().numpy() for w in (wav, wav.roll(1, 0), blended(wav, 1.0))), strict=True):
+        place = int((blend == own).cumprod().sum())
+        if place or np.array_equal(blend, other):
+            assert np.array_equal(blend[place:], other[place:])
+            places.append(place)
+            continue
+        (a, b), residual, *_ = np.linalg.lstsq(np.stack([own, other], 1), blend, rcond=None)
+        assert residual < 1e-6
+        assert np.hypot(a, b) == pytest.approx(1)
+        gains.append(20 * np.log10(b / a))
+    assert 70 <= len(places) <= 130
+    assert min(places) < 1000 < 3000 < max(places)
+    assert FAINTEST_GAIN_DB < min(gains) < -20 < -10 < max(gains) < 0
+
+
+@pytest.mark.parametrize("options", [{}, {"blend": 1.0, "warp": True}])
+def test_who_is_the_teacher_has_nothing_to_learn(labelled_set, options):
+    folder = [str(labelled_set[0])]
+    data = LabelledData(folder, folder, 16000, level_db=-26)
+    data.setup("fit")
+    signals = [data.train_set.signal(index)[:32000] for index in range(4)]
+    batch = torch.stack(signals), torch.full((4,), 32000), data.train_set.targets[:4] * torch.nan
+    losses = {}
+    for name, teachers in {"itself": [DEFAULT], "another": [LIGHT], "both": [DEFAULT, LIGHT]}.items():
+        module = student(teachers, **options)
+        module.log_dict = lambda values, prog_bar, name=name: losses.update(
+            {name: {key: float(value) for key, value in values.items()}}
+        )
+        torch.manual_seed(0)
+        module.training_step(batch, 0)
+        assert not any("teachers" in key for key in module.state_dict())
+    assert losses["itself"]["train/mos_loss"] < 1e-10
+    assert losses["itself"]["train/task_loss"] < 1e-10
+    assert losses["another"]["train/mos_loss"] > 1e-4
+    # half as far off as from the other alone, and the loss is squared
+    assert losses["both"]["train/mos_loss"] == pytest.approx(losses["another"]["train/mos_loss"] / 4, rel=1e-3)
+
+
+def test_the_recipe_trains_a_model_that_scores(labelled_set, tmp_path):
+    folder = labelled_set[0]
+    changes = [
+        f"data.train=[{folder}]", f"data.valid=[{folder}]", "data.batch_size=4", "trainer.max_epochs=2", "start=",
+        "trainer.accelerator=cpu", "trainer.precision=32", "trainer.enable_progress_bar=false",
+        "trainer.log_every_n_steps=1",
+    ]  # fmt: skip
+    recipe = train.read_recipe("training/recipes/light_seventh.yaml", changes)
+    best = train.train(recipe, tmp_path / "run")
+    assert 1 <= read_model(best)(torch.randn(1, 16000) * 0.05) <= 5
+    wrong = train.read_recipe("training/recipes/light_seventh.yaml", [*changes, "data.level_db=0"])
+    wrong["module"]["model"]["level_db"] = 0
+    with pytest.raises(ValueError, match="hears -26 dBFS cannot teach"):
+        train.train(wrong, tmp_path / "wrong")

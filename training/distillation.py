@@ -1,0 +1,76 @@
+"""A network learns what others say of clips that are blended anew in each step: the Lightning module.
+
+Of clips as they are, a small network knows the answers by heart long before it can give them for others (HISTORY.md,
+"A smaller light network"). Here it never hears the same twice, and its teachers hear just what it hears (Beyer et al.
+2022, "Knowledge distillation: a good teacher is patient and consistent"). No labels are needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jsqa_metric import load_model
+from training.data.labelled import TASKS, check_teaching, predicted_targets
+from training.regression import Regression
+
+FAINTEST_GAIN_DB = -30.0
+"""Of a clip that another one is mixed with."""
+
+
+def blended(wav: Tensor, share: float) -> Tensor:
+    """Blend a share of clips `(batch, samples)` with the one before them in the batch, all at one level.
+
+    One half of these are mixed with the other, which is up to `FAINTEST_GAIN_DB` fainter; of the other half, what
+    comes after a place in time is the other's.
+    """
+    batch, samples = wav.shape
+    chance, other = torch.rand(batch, 1, device=wav.device), wav.roll(1, 0)
+    gain = 10 ** (torch.rand(batch, 1, device=wav.device) * FAINTEST_GAIN_DB / 20)
+    mixed = (wav + gain * other) / (1 + gain.square()).sqrt()
+    later = torch.arange(samples, device=wav.device) >= torch.rand(batch, 1, device=wav.device) * samples
+    blend = torch.where(chance < share / 2, mixed, torch.where(later, other, wav))
+    return torch.where(chance < share, blend, wav)
+
+
+class Distillation(Regression):
+    """Regression of what other models say of blended clips, on average; the clips' own labels only validate.
+
+    Args:
+        model: Entries of `ModelConfig`.
+        teachers: For each model that teaches, the arguments of `load_model`.
+        blend: The share of clips that are `blended`.
+        options: Of `Regression`. With `warp`, the teachers' frequencies are stretched, too.
+    """
+
+    def __init__(
+        self, model: dict[str, Any], teachers: Sequence[Mapping[str, Any]], blend: float = 0.5, **options: Any
+    ) -> None:
+        model = {"tasks": TASKS, **model}  # what is saved is what was built
+        super().__init__(model, **options)
+        self.save_hyperparameters()
+        # in a tuple, as they are no part of what is trained, averaged and kept
+        self.teachers = tuple(load_model(**arguments) for arguments in teachers)
+
+    def setup(self, stage: str) -> None:
+        """Check that data, model and teachers fit.
+
+        Raises:
+            ValueError: If a teacher works at another rate or level, or does not predict all of the targets.
+        """
+        super().setup(stage)
+        check_teaching(self.teachers, self.model.sample_rate, self.model.config.level_db)
+
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> Tensor:
+        """Loss of a batch: of its clips blended, by what the teachers say of these."""
+        wav, lengths, _ = batch
+        wav = blended(wav, self.hparams["blend"])
+        for teacher in self.teachers:
+            teacher.to(wav.device)
+        with self.another_voice(self.model, *self.teachers):
+            with torch.no_grad():
+                targets = predicted_targets(self.teachers, wav, lengths)
+            return self.loss(wav, lengths, targets)
