@@ -145,7 +145,9 @@ class AttentionPooling(nn.Module):
         # as products of matrices, which are faster than convolutions with kernels of one frame
         frames = features.transpose(1, 2)
         for layer in self.attention:
-            frames = F.linear(frames, layer.weight[..., 0], layer.bias) if isinstance(layer, nn.Conv1d) else layer(frames)
+            frames = (
+                F.linear(frames, layer.weight[..., 0], layer.bias) if isinstance(layer, nn.Conv1d) else layer(frames)
+            )
         logits = frames.transpose(1, 2)
         weights = logits.masked_fill(~mask[:, None], -torch.inf).softmax(dim=-1)
         mean = features.sum(dim=-1) / mask.sum(dim=-1, keepdim=True)
