@@ -51,6 +51,11 @@ def test_clips_are_mixed_with_another_or_go_over_to_it():
     assert FAINTEST_GAIN_DB < min(gains) < -20 < -10 < max(gains) < 0
 
 
+def test_a_share_is_not_more_than_all():
+    with pytest.raises(ValueError, match="`blend` must be a share from 0 to 1, got 50"):
+        student([DEFAULT], blend=50)
+
+
 @pytest.mark.parametrize("options", [{}, {"blend": 1.0, "warp": True}])
 def test_who_is_the_teacher_has_nothing_to_learn(labelled_set, options):
     folder = [str(labelled_set[0])]

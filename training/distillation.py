@@ -7,6 +7,7 @@ Of clips as they are, a small network knows the answers by heart long before it 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,16 +45,21 @@ class Distillation(Regression):
         teachers: For each model that teaches, the arguments of `load_model`.
         blend: The share of clips that are `blended`.
         options: Of `Regression`. With `warp`, the teachers' frequencies are stretched, too.
+
+    Raises:
+        ValueError: If `blend` is no share.
     """
 
     def __init__(
         self, model: dict[str, Any], teachers: Sequence[Mapping[str, Any]], blend: float = 0.5, **options: Any
     ) -> None:
+        if not 0 <= blend <= 1:
+            raise ValueError(f"`blend` must be a share from 0 to 1, got {blend!r}")
         model = {"tasks": TASKS, **model}  # what is saved is what was built
         super().__init__(model, **options)
         self.save_hyperparameters()
-        # in a tuple, as they are no part of what is trained, averaged and kept
-        self.teachers = tuple(load_model(**arguments) for arguments in teachers)
+        # in a tuple, as they are no part of what is trained, averaged and kept; copies, as they are moved and warped
+        self.teachers = tuple(copy.deepcopy(load_model(**arguments)) for arguments in teachers)
 
     def setup(self, stage: str) -> None:
         """Check that data, model and teachers fit.
