@@ -49,6 +49,16 @@ def test_gradients_are_finite_for_every_clip(speech, kind, rate):
     assert (wav.grad.abs().max() > 0) == (kind != "constant")  # which is silence
 
 
+@pytest.mark.parametrize("level_db", [None, -26])
+@pytest.mark.parametrize("kind", ["speech", "speech after digital silence", "shortest"])
+def test_second_derivatives_are_finite_also_in_digital_silence(speech, kind, level_db):
+    wav = clip_of(kind, speech).requires_grad_()
+    (first,) = torch.autograd.grad(score(wav, RATE, level_db=level_db), wav, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), wav)
+    assert second.isfinite().all()
+    assert second.abs().max() > 0
+
+
 @pytest.mark.parametrize("kind", ["speech", "one click in digital silence", "shortest"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("autocast", [False, True])

@@ -280,7 +280,8 @@ def _finish(tally: _Tally, device: torch.device) -> tuple[ScoreDetails, Tensor]:
         score = (torch.stack([job.score for job in heard if job.score is not None]) * factors).sum() / factors.sum()
         # a clip's errors go together: the mean makes the standard deviation no smaller
         columns = zip(*([job.mos, job.std, *job.dimensions] for job in heard), strict=True)
-        mos, std, *parts = (sum(map(mul, weights, column)) / sum(weights) for column in columns)
+        total = sum(weights)
+        mos, std, *parts = (sum(map(mul, weights, column)) / total for column in columns)
         dimensions = Dimensions(*parts)
     windows = tuple(WindowScore(*job.bounds_s, job.mos, job.weight) for job in tally.jobs)
     return ScoreDetails(mos, tally.reason, tally.duration_s, tally.sample_rate, windows, std, dimensions), score

@@ -93,8 +93,8 @@ def active_level_db(signal: Tensor, sample_rate: int) -> Tensor:
 
 
 def _frame_levels_db(signal: Tensor, sample_rate: int) -> Tensor:
-    norms = torch.linalg.vector_norm(frames_of(signal, sample_rate), dim=1)
-    return 10 * torch.log10(norms.square() / frame_size(sample_rate) + 1e-12)
+    # not by the norm, which has no second derivative where it is zero
+    return 10 * torch.log10(frames_of(signal, sample_rate).square().mean(1) + 1e-12)
 
 
 def _active(levels_db: Tensor) -> Tensor:
