@@ -132,35 +132,6 @@ def test_a_run_starts_from_all_weights_of_another_and_keeps_their_mean(labelled_
         train.train(recipe(labelled_set[0], f"start={first}", "module.model.width=8"), tmp_path / "fourth")
 
 
-def test_a_run_takes_all_but_the_convolutions_from_a_model_with_others(labelled_set, tmp_path):
-    still = ["module.learning_rate=0", "module.weight_decay=0", "trainer.max_epochs=1"]
-    first = train.train(recipe(labelled_set[0], *still, name="light"), tmp_path / "run")
-    before, after = (dict(m.named_parameters()) for m in (load_model("default", revision="2027.07"), read_model(first)))
-    same = {n for n in after if after[n].shape == before[n].shape and torch.allclose(after[n], before[n], atol=1e-5)}
-    own = set(after) - same
-    assert own == {name for name in after if name.startswith(("encoder.convolutions.", "encoder.flatten."))}
-    with pytest.raises(ValueError, match="holds another model"):
-        train.begin(JSQAModel(ModelConfig(channels=64)), {"model": "default", "convolutions": "new"})
-    with pytest.raises(ValueError, match="'new' or numbers of the other's, got True"):
-        train.begin(load_model("light"), {"model": "default", "convolutions": True})
-
-
-def test_a_run_takes_some_of_the_convolutions_and_the_first_layers_of_a_model_with_more(labelled_set, tmp_path):
-    still = ["module.learning_rate=0", "module.weight_decay=0", "trainer.max_epochs=1"]
-    first = train.train(recipe(labelled_set[0], *still, name="light_sixth"), tmp_path / "run")
-    model, other = read_model(first), load_model("light", revision="2027.10")
-    assert len(model.encoder.convolutions) == len(other.encoder.convolutions) - 1
-    pairs = [
-        (own, other.encoder.convolutions[i]) for own, i in zip(model.encoder.convolutions, (0, 1, 2, 4), strict=True)
-    ]
-    pairs += [(model.encoder.attention[0], other.encoder.attention[0]), (model.encoder.flatten, other.encoder.flatten)]
-    for own, there in [*pairs, (model.pooling, other.pooling), (model.head, other.head)]:
-        torch.testing.assert_close(dict(own.named_parameters()), dict(there.named_parameters()))
-    for wrong in ([0, 1, 2], [1, 0, 2, 4], [0, 1, 2, 9]):
-        with pytest.raises(ValueError, match="holds another model"):
-            train.begin(model, {"model": "light", "revision": "2027.10", "convolutions": wrong})
-
-
 def test_a_run_goes_on_from_published_weights_and_the_mean_of_both_is_published(labelled_set, tmp_path):
     seventh = recipe(labelled_set[0], "trainer.max_epochs=1", name="default_seventh")
     best = train.train(seventh, tmp_path / "run")

@@ -3,8 +3,8 @@
     python -m training.train training/recipes/default.yaml --out runs/default [--set data.limit=2000 ...]
 
 The recipe's `task` says what is trained (see `TASKS`). `start` is a checkpoint, or a name and a revision for
-`load_model`, of the same kind of model, with all the weights of which to begin; with `average`, a decay, a running mean
-of the weights over the steps is validated and kept (EMA). Checkpoints, CSV and TensorBoard logs go to the output
+`load_model`, with the weights of which to begin (`training/start.py`); with `average`, a decay, a running mean of the
+weights over the steps is validated and kept (EMA). Checkpoints, CSV and TensorBoard logs go to the output
 folder. `last.ckpt` there is resumed if the command is run again, with the same result as if nothing had come between;
 `best.ckpt` is the one that the task's own rule chooses (the highest correlation on the validation set; for
 pretraining, the first epoch after which the loss stopped falling), or the last weights where nothing chooses.
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,8 @@ import torch
 import yaml
 from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch import Tensor
 
-from jsqa_metric import JSQAModel, load_model
-from training.checkpoints import KeepLast, read_model
+from training.checkpoints import KeepLast
 from training.data.labelled import LabelledData
 from training.data.loading import SeedSteps
 from training.data.modules import JndPairData, RatedData, SpeechData
@@ -36,6 +33,7 @@ from training.gan_codec import GanCodecTraining
 from training.logs import csv_logger
 from training.pretrain import Pretraining
 from training.regression import Regression
+from training.start import begin
 
 TASKS: dict[str, tuple[type[lightning.LightningModule], type[lightning.LightningDataModule]]] = {
     "regression": (Regression, LabelledData),
@@ -116,49 +114,6 @@ def train(recipe: dict[str, Any], out: Path) -> Path:
         print(f"{best}: the last weights, as nothing came that could choose others")
         trainer.save_checkpoint(best)
     return best
-
-
-def begin(model: JSQAModel, start: str | dict[str, Any]) -> None:
-    """Take all weights from another model.
-
-    With `convolutions: new`, all but the convolutions and the layer that flattens them; with the numbers of some of the
-    other's convolutions (`[0, 1, 3]`), these in their place, and of its self-attention layers the first ones.
-
-    Raises:
-        ValueError: If it is another kind of model, or `convolutions` something else.
-    """
-    # no weight's shape depends on their values
-    changed: dict[str, Any] = {"floor_db": 0, "level_db": 0, "threshold_db": -100, "dropout": 0.0}
-    changed |= {"window_seconds": 12.0, "revision": ""}
-    arguments, chosen = (dict(start), start.get("convolutions")) if isinstance(start, dict) else ({}, None)
-    arguments.pop("convolutions", None)
-    other = load_model(**arguments) if isinstance(start, dict) else read_model(start)
-    taken, wanted = dict(other.state_dict()), model.state_dict()
-    if chosen == "new":
-        changed |= {"width": 1, "convolutions": ()}
-        fresh = ("encoder.convolutions.", "encoder.flatten.")
-        own = {name: tensor for name, tensor in wanted.items() if name.startswith(fresh)}
-        taken = {name: tensor for name, tensor in taken.items() if not name.startswith(fresh)} | own
-    elif isinstance(chosen, list):
-        changed |= {"width": 1, "convolutions": (), "layers": 0}
-        taken = _renumbered(taken, "encoder.convolutions.", chosen)
-        taken = _renumbered(taken, "encoder.attention.", list(range(model.config.layers)))
-    elif chosen is not None:
-        raise ValueError(f"`convolutions` of `start` can be 'new' or numbers of the other's, got {chosen!r}")
-    shapes, other_shapes = ({name: t.shape for name, t in tensors.items()} for tensors in (wanted, taken))
-    if replace(other.config, **changed) != replace(model.config, **changed) or shapes != other_shapes:
-        raise ValueError(f"{start} holds another model, {other.config}, than the recipe's")
-    model.load_state_dict(taken)
-
-
-def _renumbered(tensors: dict[str, Tensor], prefix: str, chosen: list[int]) -> dict[str, Tensor]:
-    """Of a model's numbered parts under `prefix`, only the chosen ones, in this order; and all that is elsewhere."""
-    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(prefix)}
-    for new, old in enumerate(chosen):
-        part = f"{prefix}{old}."
-        own = {name.removeprefix(part): tensor for name, tensor in tensors.items() if name.startswith(part)}
-        kept |= {f"{prefix}{new}.{name}": tensor for name, tensor in own.items()}
-    return kept
 
 
 def keep_recipe(recipe: dict[str, Any], out: Path) -> None:

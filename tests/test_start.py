@@ -1,0 +1,80 @@
+"""Trainings begin with the weights of other models, also of other forms."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import needs_training
+
+from jsqa_metric import JSQAModel, ModelConfig, load_model
+
+needs_training()
+
+from training.regression import Regression
+from training.start import begin
+from training.train import read_recipe
+
+RECIPES = Path(__file__).parent.parent / "training" / "recipes"
+
+
+def begun(name):
+    """The model of a recipe, with the weights that it begins with; and the other model."""
+    recipe = read_recipe(RECIPES / f"{name}.yaml", [])
+    model = Regression(**recipe["module"]).model
+    begin(model, recipe["start"])
+    return model, load_model(recipe["start"]["model"], revision=recipe["start"]["revision"])
+
+
+def test_all_but_the_convolutions_of_a_model_with_others_is_taken():
+    model, other = begun("light")
+    after, before = dict(model.named_parameters()), dict(other.named_parameters())
+    own = {n for n in after if after[n].shape != before[n].shape or not torch.equal(after[n], before[n])}
+    new = {name for name in after if name.startswith(("encoder.convolutions.", "encoder.flatten."))}
+    assert {name for name in new if "norm" not in name} <= own <= new  # all norms begin alike
+    with pytest.raises(ValueError, match="holds another model"):
+        begin(JSQAModel(ModelConfig(channels=64)), {"model": "default", "convolutions": "new"})
+    with pytest.raises(ValueError, match="'new', 'wider' or numbers of the other's, got True"):
+        begin(load_model("light"), {"model": "default", "convolutions": True})
+
+
+def test_some_of_the_convolutions_and_the_first_layers_of_a_model_with_more_are_taken():
+    model, other = begun("light_sixth")
+    assert len(model.encoder.convolutions) == len(other.encoder.convolutions) - 1
+    pairs = [
+        (own, other.encoder.convolutions[i]) for own, i in zip(model.encoder.convolutions, (0, 1, 2, 4), strict=True)
+    ]
+    pairs += [(model.encoder.attention[0], other.encoder.attention[0]), (model.encoder.flatten, other.encoder.flatten)]
+    for own, there in [*pairs, (model.pooling, other.pooling), (model.head, other.head)]:
+        torch.testing.assert_close(dict(own.named_parameters()), dict(there.named_parameters()))
+    for wrong in ([0, 1, 2], [1, 0, 2, 4], [0, 1, 2, 9]):
+        with pytest.raises(ValueError, match="holds another model"):
+            begin(model, {"model": "light", "revision": "2027.10", "convolutions": wrong})
+
+
+def test_a_wider_and_deeper_network_says_what_the_other_says_and_learns_with_all_that_is_new(speech):
+    torch.manual_seed(0)
+    start, wav = {"model": "light", "revision": "2027.10"}, torch.from_numpy(speech)[None, :64000]
+    other = load_model(**start)
+    rows = [(channels + 8 * (i > 1), *strides) for i, (channels, *strides) in enumerate(other.config.convolutions)]
+    config = replace(other.config, convolutions=tuple(rows), layers=other.config.layers + 1, dropout=0.0)
+    model = JSQAModel(config).eval()
+    before = {name: tensor.clone() for name, tensor in model.named_parameters()}
+    begin(model, {**start, "convolutions": "wider"})
+    torch.testing.assert_close(model(wav), other(wav), rtol=0, atol=1e-6)
+    optimizer = torch.optim.SGD(model.train().parameters(), lr=1e-3)
+    for _ in range(2):  # what adds zeros learns first, and then what comes before it
+        optimizer.zero_grad()
+        model(torch.cat([wav, wav.flip(1)])).square().sum().backward()
+        optimizer.step()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    for name in ("encoder.convolutions.2.convolution.weight", "encoder.convolutions.4.convolution.weight"):
+        assert (gradients[name][-8:].flatten(1).abs().amax(1) > 0).all(), name
+        assert before[name][-8:].abs().min() > 0
+    new = f"encoder.attention.{config.layers - 1}."
+    assert all(g.abs().max() > 0 for n, g in gradients.items() if n.startswith(new) and n.endswith("weight"))
+    for wrong in ({"layers": config.layers - 2}, {"convolutions": tuple((8, *strides) for _, *strides in rows)}):
+        with pytest.raises(ValueError, match="holds another model"):
+            begin(JSQAModel(replace(config, **wrong)), {**start, "convolutions": "wider"})
