@@ -14,7 +14,7 @@ needs_training()
 from training import train
 from training.checkpoints import read_model
 from training.data.labelled import LabelledData
-from training.distillation import FAINTEST_GAIN_DB, Distillation, blended
+from training.distillation import FAINTEST_GAIN_DB, HISS_RANGE_DB, Distillation, blended
 
 DEFAULT = {"model": "default", "revision": "2027.11"}
 LIGHT = {"model": "light", "revision": "2027.10"}
@@ -79,17 +79,40 @@ def test_who_is_the_teacher_has_nothing_to_learn(labelled_set, options):
     assert losses["both"]["train/mos_loss"] == pytest.approx(losses["another"]["train/mos_loss"] / 4, rel=1e-3)
 
 
-def test_the_recipe_trains_a_model_that_scores(labelled_set, tmp_path):
+@pytest.mark.parametrize("hiss", [False, True])
+def test_the_student_hears_a_hiss_of_its_own_in_each_clip_and_its_teachers_do_not(hiss):
+    torch.manual_seed(0)
+    module, heard = student([DEFAULT], hiss=hiss), []
+    for model in (module.model, *module.teachers):
+        model.encoder.register_forward_pre_hook(lambda _, inputs: heard.append(inputs[0]))
+    module.log_dict = lambda *_, **__: None
+    wav, lengths = 0.05 * torch.randn(40, 8000), torch.tensor([8000] * 39 + [4000])
+    module.training_step((wav, lengths, torch.empty(0)), 0)
+    taught, learns = heard
+    difference = learns - taught
+    assert (difference[-1, 4000:] == 0).all()  # nor does the padding
+    if not hiss:
+        assert (difference == 0).all()
+        return
+    level_db = 10 * difference[:-1].double().square().mean(1).log10()
+    low, high = HISS_RANGE_DB
+    assert low - 1 < level_db.min() < low + 6 < high - 6 < level_db.max() < high + 1
+    alike = torch.corrcoef(difference[:-1].double())
+    assert (alike - torch.eye(39)).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("name", ["light_seventh", "light_ninth"])
+def test_the_recipes_train_models_that_score(name, labelled_set, tmp_path):
     folder = labelled_set[0]
     changes = [
         f"data.train=[{folder}]", f"data.valid=[{folder}]", "data.batch_size=4", "trainer.max_epochs=2", "start=",
         "trainer.accelerator=cpu", "trainer.precision=32", "trainer.enable_progress_bar=false",
         "trainer.log_every_n_steps=1",
     ]  # fmt: skip
-    recipe = train.read_recipe("training/recipes/light_seventh.yaml", changes)
+    recipe = train.read_recipe(f"training/recipes/{name}.yaml", changes)
     best = train.train(recipe, tmp_path / "run")
     assert 1 <= read_model(best)(torch.randn(1, 16000) * 0.05) <= 5
-    wrong = train.read_recipe("training/recipes/light_seventh.yaml", [*changes, "data.level_db=0"])
+    wrong = train.read_recipe(f"training/recipes/{name}.yaml", [*changes, "data.level_db=0"])
     wrong["module"]["model"]["level_db"] = 0
     with pytest.raises(ValueError, match="hears -26 dBFS cannot teach"):
         train.train(wrong, tmp_path / "wrong")

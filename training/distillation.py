@@ -20,6 +20,8 @@ from training.regression import Regression
 
 FAINTEST_GAIN_DB = -30.0
 """Of a clip that another one is mixed with."""
+HISS_RANGE_DB = (-100.0, -70.0)
+"""Level in dBFS of what the student hears besides: about that of the rounding noise of 16 bits in clips turned up."""
 
 
 def blended(wav: Tensor, share: float) -> Tensor:
@@ -37,6 +39,13 @@ def blended(wav: Tensor, share: float) -> Tensor:
     return torch.where(chance < share, blend, wav)
 
 
+def with_hiss(wav: Tensor) -> Tensor:
+    """Clips `(batch, samples)` with white noise at a level from `HISS_RANGE_DB` each."""
+    low, high = HISS_RANGE_DB
+    level_db = low + (high - low) * torch.rand(len(wav), 1, device=wav.device)
+    return wav + 10 ** (level_db / 20) * torch.randn_like(wav)
+
+
 class Distillation(Regression):
     """Regression of what other models say of blended clips, on average; the clips' own labels only validate.
 
@@ -44,6 +53,8 @@ class Distillation(Regression):
         model: Entries of `ModelConfig`.
         teachers: For each model that teaches, the arguments of `load_model`.
         blend: The share of clips that are `blended`.
+        hiss: Whether the student hears clips `with_hiss`, and its teachers do not. There can be such noise in a clip,
+            or digital silence in its place (above half the rate that it was recorded at), and either says nothing.
         options: Of `Regression`. With `warp`, the teachers' frequencies are stretched, too.
 
     Raises:
@@ -51,7 +62,12 @@ class Distillation(Regression):
     """
 
     def __init__(
-        self, model: dict[str, Any], teachers: Sequence[Mapping[str, Any]], blend: float = 0.5, **options: Any
+        self,
+        model: dict[str, Any],
+        teachers: Sequence[Mapping[str, Any]],
+        blend: float = 0.5,
+        hiss: bool = False,
+        **options: Any,
     ) -> None:
         if not 0 <= blend <= 1:
             raise ValueError(f"`blend` must be a share from 0 to 1, got {blend!r}")
@@ -79,4 +95,4 @@ class Distillation(Regression):
         with self.another_voice(self.model, *self.teachers):
             with torch.no_grad():
                 targets = predicted_targets(self.teachers, wav, lengths)
-            return self.loss(wav, lengths, targets)
+            return self.loss(with_hiss(wav) if self.hparams["hiss"] else wav, lengths, targets)
