@@ -75,6 +75,8 @@ def test_a_wider_and_deeper_network_says_what_the_other_says_and_learns_with_all
         assert before[name][-8:].abs().min() > 0
     new = f"encoder.attention.{config.layers - 1}."
     assert all(g.abs().max() > 0 for n, g in gradients.items() if n.startswith(new) and n.endswith("weight"))
-    for wrong in ({"layers": config.layers - 2}, {"convolutions": tuple((8, *strides) for _, *strides in rows)}):
+    narrower = tuple((8, *strides) for _, *strides in rows)
+    slower = ((*rows[0][:2], 1), *rows[1:])
+    for wrong in ({"layers": config.layers - 2}, {"convolutions": narrower}, {"convolutions": slower}):
         with pytest.raises(ValueError, match="holds another model"):
             begin(JSQAModel(replace(config, **wrong)), {**start, "convolutions": "wider"})

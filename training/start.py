@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from jsqa_metric import JSQAModel, load_model
 from training.checkpoints import read_model
@@ -22,8 +22,9 @@ def begin(model: JSQAModel, start: str | dict[str, Any]) -> None:
 
     - "new": all but the convolutions and the layer that flattens them;
     - numbers of some of the other's (`[0, 1, 3]`): these in their place, and of its self-attention layers the first;
-    - "wider": all, where no layer has fewer channels than the other's, nor are there fewer self-attention layers. What
-      is new does not yet change what the network says, and has random weights for its input to learn from.
+    - "wider": all, where no layer has fewer channels than the other's or other strides, nor are there fewer
+      self-attention layers. What is new does not yet change what the network says, and has random weights for its input
+      to learn from.
 
     Raises:
         ValueError: If it is another kind of model, or `convolutions` something else.
@@ -49,9 +50,14 @@ def begin(model: JSQAModel, start: str | dict[str, Any]) -> None:
     elif chosen is not None:
         raise ValueError(f"`convolutions` of `start` can be 'new', 'wider' or numbers of the other's, got {chosen!r}")
     shapes, other_shapes = ({name: t.shape for name, t in tensors.items()} for tensors in (wanted, taken))
-    if replace(other.config, **changed) != replace(model.config, **changed) or shapes != other_shapes:
+    alike = replace(other.config, **changed) == replace(model.config, **changed) and shapes == other_shapes
+    if not alike or (chosen == "wider" and _strides(other) != _strides(model)):
         raise ValueError(f"{start} holds another model, {other.config}, than the recipe's")
     model.load_state_dict(taken)
+
+
+def _strides(model: JSQAModel) -> list[tuple[int, ...]]:
+    return [layer.stride for layer in model.encoder.modules() if isinstance(layer, (nn.Conv1d, nn.Conv2d))]
 
 
 def _renumbered(tensors: dict[str, Tensor], prefix: str, chosen: list[int]) -> dict[str, Tensor]:
