@@ -89,7 +89,7 @@ def small_model(encoder: str, seed: int = 0) -> JSQAModel:
     """A small network with random weights that does not give everything the same score."""
     torch.manual_seed(seed)
     if encoder == "strided":
-        encoder, convolutions = "spectrogram", ((4, 2, 2), (8, 4, 1), (8, 1, 3))
+        encoder, convolutions = "spectrogram", ((4, 2, 2), (8, 4, 1, 3), (8, 1, 3), (8, 2, 2, 5))
     else:
         convolutions = ()
     config = ModelConfig(

@@ -101,7 +101,35 @@ def test_the_student_hears_a_hiss_of_its_own_in_each_clip_and_its_teachers_do_no
     assert (alike - torch.eye(39)).abs().max() < 0.1
 
 
-@pytest.mark.parametrize("name", ["light_seventh", "light_ninth"])
+def test_hints_bring_the_features_nearer_to_those_of_the_first_teacher():
+    torch.manual_seed(0)
+    wav, lengths = 0.05 * torch.randn(4, 16000), torch.full((4,), 16000)
+    logged = {}
+    module = student([DEFAULT, LIGHT], hints=0.5)
+    module.log_dict = lambda values, prog_bar: logged.update(values)
+    module.log = lambda name, value: logged.update({name: value})
+    loss = module.training_step((wav, lengths, torch.empty(0)), 0)
+    assert logged["train/hint_loss"] < 1e-10  # it is the first teacher
+    with torch.no_grad():
+        for parameter in module.model.parameters():
+            parameter += 0.1 * parameter.std() * torch.randn_like(parameter) if parameter.numel() > 1 else 0
+    hints = []
+    optimizer = torch.optim.SGD(module.model.encoder.parameters(), lr=1e-3)
+    for _ in range(5):
+        torch.manual_seed(1)
+        optimizer.zero_grad()
+        loss = module.training_step((wav, lengths, torch.empty(0)), 0)
+        hints.append(float(logged["train/hint_loss"]))
+        shares = {"train/mos_loss": 1, "train/task_loss": 0.5, "train/std_loss": 0.1, "train/hint_loss": 0.5}
+        assert float(loss) == pytest.approx(sum(share * float(logged[name]) for name, share in shares.items()))
+        logged["train/hint_loss"].backward()
+        optimizer.step()
+    assert 0 < hints[-1] < 0.9 * hints[0]
+    with pytest.raises(ValueError, match="`hints` are for a network whose layers are like"):
+        student([LIGHT], hints=0.5).training_step((wav, lengths, torch.empty(0)), 0)
+
+
+@pytest.mark.parametrize("name", ["light_seventh", "light_ninth", "default_twelfth"])
 def test_the_recipes_train_models_that_score(name, labelled_set, tmp_path):
     folder = labelled_set[0]
     changes = [

@@ -139,7 +139,9 @@ def test_convolutions_are_those_of_the_width_or_as_configured():
 
 
 @pytest.mark.parametrize(
-    "convolutions", [((8, 2),), ((0, 1, 1),), ((8, 5, 1),), ((8, 1, True),), (8, 2, 2), ("abc",), ((8, 1, 1),) * 17]
+    "convolutions",
+    [((8, 2),), ((0, 1, 1),), ((8, 5, 1),), ((8, 1, True),), (8, 2, 2), ("abc",), ((8, 1, 1),) * 17]
+    + [((8, 1, 1, 0),), ((8, 1, 1, 257),), ((8, 1, 1, 4, 4),)],
 )
 def test_impossible_convolutions_are_errors(convolutions):
     with pytest.raises(ValueError, match="`convolutions` must be at most 16"):

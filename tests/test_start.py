@@ -13,7 +13,7 @@ from jsqa_metric import JSQAModel, ModelConfig, load_model
 
 needs_training()
 
-from training.regression import Regression
+from training.data.labelled import TASKS
 from training.start import begin
 from training.train import read_recipe
 
@@ -23,7 +23,7 @@ RECIPES = Path(__file__).parent.parent / "training" / "recipes"
 def begun(name):
     """The model of a recipe, with the weights that it begins with; and the other model."""
     recipe = read_recipe(RECIPES / f"{name}.yaml", [])
-    model = Regression(**recipe["module"]).model
+    model = JSQAModel(ModelConfig(**{"tasks": TASKS, **recipe["module"]["model"]}))
     begin(model, recipe["start"])
     return model, load_model(recipe["start"]["model"], revision=recipe["start"]["revision"])
 
@@ -36,7 +36,7 @@ def test_all_but_the_convolutions_of_a_model_with_others_is_taken():
     assert {name for name in new if "norm" not in name} <= own <= new  # all norms begin alike
     with pytest.raises(ValueError, match="holds another model"):
         begin(JSQAModel(ModelConfig(channels=64)), {"model": "default", "convolutions": "new"})
-    with pytest.raises(ValueError, match="'new', 'wider' or numbers of the other's, got True"):
+    with pytest.raises(ValueError, match="'new', 'wider', 'low-rank' or numbers of the other's, got True"):
         begin(load_model("light"), {"model": "default", "convolutions": True})
 
 
@@ -80,3 +80,27 @@ def test_a_wider_and_deeper_network_says_what_the_other_says_and_learns_with_all
     for wrong in ({"layers": config.layers - 2}, {"convolutions": narrower}, {"convolutions": slower}):
         with pytest.raises(ValueError, match="holds another model"):
             begin(JSQAModel(replace(config, **wrong)), {**start, "convolutions": "wider"})
+
+
+def test_a_network_of_low_rank_begins_with_what_is_nearest_to_the_others_kernels(speech):
+    start, wav = {"model": "default", "revision": "2027.11"}, torch.from_numpy(speech)[None, :64000]
+    other = load_model(**start)
+    first, *rows = [(32, 2, 1), (32, 2, 2), (64, 1, 1), (64, 2, 1), (128, 2, 2)]
+    apart = []
+    for share in (0.1, 0.5, 1.0):
+        ranks = [int(share * highest) for highest in (96, 96, 192, 192)]
+        convolutions = (first, *((*row, rank) for row, rank in zip(rows, ranks, strict=True)))
+        config = replace(other.config, convolutions=convolutions)
+        model = JSQAModel(config).eval()
+        begin(model, {**start, "convolutions": "low-rank"})
+        apart.append(float((model.embed(wav) - other.embed(wav)).norm() / other.embed(wav).norm()))
+    assert apart[0] > 0.3 > 0.1 > apart[1] > 0.01
+    assert apart[2] < 1e-4
+    too_many, slower = ((*first, 4), *rows), ((32, 2, 2), (32, 2, 1), *rows[1:])
+    for wrong in (too_many, slower):
+        with pytest.raises(ValueError, match="holds another model"):
+            begin(JSQAModel(replace(config, convolutions=wrong)), {**start, "convolutions": "low-rank"})
+    model, _ = begun("default_twelfth")
+    torch.testing.assert_close(
+        dict(model.encoder.attention[0].named_parameters()), dict(other.encoder.attention[0].named_parameters())
+    )

@@ -8,13 +8,15 @@ Of clips as they are, a small network knows the answers by heart long before it 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
-from jsqa_metric import load_model
+from jsqa_metric import JSQAModel, load_model
 from training.data.labelled import TASKS, check_teaching, predicted_targets
 from training.regression import Regression
 
@@ -46,6 +48,36 @@ def with_hiss(wav: Tensor) -> Tensor:
     return wav + 10 ** (level_db / 20) * torch.randn_like(wav)
 
 
+@contextmanager
+def features_of(model: JSQAModel) -> Iterator[list[Tensor]]:
+    """For a while, a list of what each of the layers of a spectrogram encoder gives, but for the attention."""
+    features: list[Tensor] = []
+    encoder: Any = model.encoder
+    parts = (*encoder.convolutions, encoder.flatten, encoder.norm)
+
+    def keep(_: Any, __: Any, output: Any) -> None:
+        features.append(output[0] if isinstance(output, tuple) else output)
+
+    handles = [part.register_forward_hook(keep) for part in parts]
+    try:
+        yield features
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def hint_loss(own: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
+    """Squared difference of features, relative to the others' variance, on average over the layers.
+
+    Raises:
+        ValueError: If they are not as many, or not of the same shapes.
+    """
+    if [feature.shape for feature in own] != [feature.shape for feature in others]:
+        raise ValueError("`hints` are for a network whose layers are like those of the first teacher")
+    pairs = [(a.float(), b.float()) for a, b in zip(own, others, strict=True)]
+    return torch.stack([F.mse_loss(a, b) / b.var() for a, b in pairs]).mean()
+
+
 class Distillation(Regression):
     """Regression of what other models say of blended clips, on average; the clips' own labels only validate.
 
@@ -55,6 +87,8 @@ class Distillation(Regression):
         blend: The share of clips that are `blended`.
         hiss: Whether the student hears clips `with_hiss`, and its teachers do not. There can be such noise in a clip,
             or digital silence in its place (above half the rate that it was recorded at), and either says nothing.
+        hints: Weight of what the student's layers give, compared to those of the first teacher, whose features must be
+            as many (Romero et al. 2015, "FitNets: hints for thin deep nets").
         options: Of `Regression`. With `warp`, the teachers' frequencies are stretched, too.
 
     Raises:
@@ -67,6 +101,7 @@ class Distillation(Regression):
         teachers: Sequence[Mapping[str, Any]],
         blend: float = 0.5,
         hiss: bool = False,
+        hints: float = 0.0,
         **options: Any,
     ) -> None:
         if not 0 <= blend <= 1:
@@ -93,6 +128,12 @@ class Distillation(Regression):
         for teacher in self.teachers:
             teacher.to(wav.device)
         with self.another_voice(self.model, *self.teachers):
-            with torch.no_grad():
+            with torch.no_grad(), features_of(self.teachers[0]) as theirs:
                 targets = predicted_targets(self.teachers, wav, lengths)
-            return self.loss(with_hiss(wav) if self.hparams["hiss"] else wav, lengths, targets)
+            with features_of(self.model) as own:
+                loss = self.loss(with_hiss(wav) if self.hparams["hiss"] else wav, lengths, targets)
+            if not self.hparams["hints"]:
+                return loss
+            hint = hint_loss(own, theirs)
+            self.log("train/hint_loss", hint)
+            return loss + self.hparams["hints"] * hint

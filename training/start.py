@@ -6,13 +6,15 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from jsqa_metric import JSQAModel, load_model
+from jsqa_metric.layers import LowRankConvolution, MaskedConvolution
 from training.checkpoints import read_model
 
 CONVOLUTIONS, FLATTEN, ATTENTION = "encoder.convolutions.", "encoder.flatten.", "encoder.attention."
 """Where in a model's weights these layers are."""
+_WAYS = "'new', 'wider', 'low-rank'"
 
 
 def begin(model: JSQAModel, start: str | dict[str, Any]) -> None:
@@ -24,7 +26,9 @@ def begin(model: JSQAModel, start: str | dict[str, Any]) -> None:
     - numbers of some of the other's (`[0, 1, 3]`): these in their place, and of its self-attention layers the first;
     - "wider": all, where no layer has fewer channels than the other's or other strides, nor are there fewer
       self-attention layers. What is new does not yet change what the network says, and has random weights for its input
-      to learn from.
+      to learn from;
+    - "low-rank": all, with each kernel where the network has a `LowRankConvolution` as near as its rank allows, and of
+      the other's self-attention layers the first. Strides are the other's.
 
     Raises:
         ValueError: If it is another kind of model, or `convolutions` something else.
@@ -40,24 +44,31 @@ def begin(model: JSQAModel, start: str | dict[str, Any]) -> None:
         changed |= {"width": 1, "convolutions": ()}
         own = {name: tensor for name, tensor in wanted.items() if name.startswith((CONVOLUTIONS, FLATTEN))}
         taken = {name: tensor for name, tensor in taken.items() if not name.startswith((CONVOLUTIONS, FLATTEN))} | own
-    elif isinstance(chosen, list) or chosen == "wider":
+    elif isinstance(chosen, list) or chosen in ("wider", "low-rank"):
         changed |= {"width": 1, "convolutions": (), "layers": 0}
         if chosen == "wider":
             taken = _widened(taken, wanted)
         else:
-            taken = _renumbered(taken, CONVOLUTIONS, chosen)
+            low_rank = chosen == "low-rank"
+            taken = _decomposed(taken, wanted) if low_rank else _renumbered(taken, CONVOLUTIONS, chosen)
             taken = _renumbered(taken, ATTENTION, list(range(model.config.layers)))
     elif chosen is not None:
-        raise ValueError(f"`convolutions` of `start` can be 'new', 'wider' or numbers of the other's, got {chosen!r}")
+        raise ValueError(f"`convolutions` of `start` can be {_WAYS} or numbers of the other's, got {chosen!r}")
     shapes, other_shapes = ({name: t.shape for name, t in tensors.items()} for tensors in (wanted, taken))
     alike = replace(other.config, **changed) == replace(model.config, **changed) and shapes == other_shapes
-    if not alike or (chosen == "wider" and _strides(other) != _strides(model)):
+    if not alike or (chosen in ("wider", "low-rank") and _strides(other) != _strides(model)):
         raise ValueError(f"{start} holds another model, {other.config}, than the recipe's")
     model.load_state_dict(taken)
 
 
 def _strides(model: JSQAModel) -> list[tuple[int, ...]]:
-    return [layer.stride for layer in model.encoder.modules() if isinstance(layer, (nn.Conv1d, nn.Conv2d))]
+    layers = [layer for layer in model.encoder.modules() if isinstance(layer, MaskedConvolution)]
+    return [
+        (part.column.stride[0], part.convolution.stride[1])
+        if isinstance(part, LowRankConvolution)
+        else part.convolution.stride
+        for part in layers
+    ]
 
 
 def _renumbered(tensors: dict[str, Tensor], prefix: str, chosen: list[int]) -> dict[str, Tensor]:
@@ -85,4 +96,20 @@ def _widened(tensors: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str,
             result[name] = own.clone()
             result[name][tuple(map(slice, rows))] = 0
             result[name][tuple(map(slice, tensors[name].shape))] = tensors[name]
+    return result
+
+
+def _decomposed(tensors: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A model's weights with the kernels that are of low rank in `wanted` as the nearest ones of that rank."""
+    result, end = dict(tensors), ".column.weight"
+    for name in (name for name in wanted if name.endswith(end)):
+        place = name.removesuffix(end) + ".convolution.weight"
+        kernel, rank = tensors[place], len(wanted[name])
+        new, channels, bands, times = kernel.shape
+        # time goes with the channels that come out, bands with those that go in
+        matrix = kernel.permute(0, 3, 1, 2).reshape(new * times, channels * bands)
+        left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+        root = values[:rank].sqrt()
+        result[name] = (root[:, None] * right[:rank]).view(-1, channels, bands, 1)
+        result[place] = (left[:, :rank] * root).view(new, times, -1).transpose(1, 2)[:, :, None]
     return result

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from jsqa_metric.layers import MaskedConvolution, SelfAttention, apply_mask, length_mask
+from jsqa_metric.layers import LowRankConvolution, MaskedConvolution, SelfAttention, apply_mask, length_mask
 
 
 class WaveformEncoder(nn.Module):
@@ -124,7 +124,7 @@ class SpectrogramEncoder(nn.Module):
         layers: Self-attention layers.
         dropout: Share of features dropped in training.
         limit_hz: See `LogMel`; 0 for none.
-        convolutions: Channels, stride over bands and stride over time of each convolution, by default five that grow
+        convolutions: Channels, stride over bands, stride over time and, if any, rank of each, by default five that grow
             with `width`.
         threshold_db: See `LogMel`.
     """
@@ -138,17 +138,20 @@ class SpectrogramEncoder(nn.Module):
         layers: int,
         dropout: float,
         limit_hz: int = 0,
-        convolutions: Sequence[tuple[int, int, int]] = (),
+        convolutions: Sequence[tuple[int, ...]] = (),
         threshold_db: int = THRESHOLD_DB,
     ) -> None:
         super().__init__()
         self.front_end = LogMel(sample_rate, bands, limit_hz, threshold_db)
         by_width = [(width, 2, 1), (width, 2, 2), (2 * width, 1, 1), (2 * width, 2, 1), (4 * width, 2, 2)]
         self.convolutions, last = nn.ModuleList(), 1
-        for new, *strides in convolutions or by_width:
-            convolution = nn.Conv2d(last, new, 3, (strides[0], strides[1]), padding=1, bias=False)
-            self.convolutions.append(MaskedConvolution(convolution))
-            last, bands = new, math.ceil(bands / strides[0])
+        for new, over_bands, over_time, *rank in convolutions or by_width:
+            stride = over_bands, over_time
+            if rank:
+                self.convolutions.append(LowRankConvolution(last, new, rank[0], stride))
+            else:
+                self.convolutions.append(MaskedConvolution(nn.Conv2d(last, new, 3, stride, padding=1, bias=False)))
+            last, bands = new, math.ceil(bands / over_bands)
         self.flatten = nn.Linear(last * bands, channels)
         self.dropout = nn.Dropout(dropout)
         self.attention = nn.ModuleList(SelfAttention(channels, 4, dropout) for _ in range(layers))

@@ -116,10 +116,47 @@ class MaskedConvolution(nn.Module):
     def fold(self) -> None:
         """Fold the norm in for good, which spares each call that; from then on it can only be evaluated."""
         weight, shift = self._folded()
-        memory = torch.channels_last if weight.dim() == 4 and weight.device.type == "cpu" else torch.contiguous_format
-        self.convolution.weight = nn.Parameter(weight.contiguous(memory_format=memory), requires_grad=False)
+        self.convolution.weight = nn.Parameter(_laid_out(weight), requires_grad=False)
         self.convolution.bias = None if shift is None else nn.Parameter(shift, requires_grad=False)
         self.norm = None
+
+
+def _laid_out(weight: Tensor) -> Tensor:
+    """Weights of a convolution in the order in memory that they are used in."""
+    return weight.contiguous(
+        memory_format=torch.channels_last
+        if weight.dim() == 4 and weight.device.type == "cpu"
+        else torch.contiguous_format
+    )
+
+
+class LowRankConvolution(MaskedConvolution):
+    """A 2-D convolution with a kernel of 3 by 3 as one over bands, then one over time, with fewer channels between.
+
+    That is a kernel of that rank, at a part of the cost.
+
+    Args:
+        channels: Of the input.
+        new: Of the output.
+        rank: Channels between the two.
+        stride: Over bands and over time.
+
+    Source: Jaderberg et al. 2014, "Speeding up convolutional neural networks with low rank expansions".
+    """
+
+    def __init__(self, channels: int, new: int, rank: int, stride: tuple[int, int]) -> None:
+        super().__init__(nn.Conv2d(rank, new, (1, 3), (1, stride[1]), padding=(0, 1), bias=False))
+        self.column = nn.Conv2d(channels, rank, (3, 1), (stride[0], 1), padding=(1, 0), bias=False)
+
+    def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the new features and their mask."""
+        return super().forward(self.column(features), mask)
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Fold the norm in for good."""
+        super().fold()
+        self.column.weight = nn.Parameter(_laid_out(self.column.weight), requires_grad=False)
 
 
 class MeanPooling(nn.Module):

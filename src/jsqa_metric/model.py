@@ -51,11 +51,14 @@ _MOST_CONVOLUTIONS = 16
 
 
 def _possible(convolution: object) -> bool:
-    """Whether this can be a convolution's channels and strides."""
+    """Whether this can be a convolution's channels, strides and, if it has one, rank."""
     return (
         isinstance(convolution, tuple)
-        and [type(value) for value in convolution] == [int] * 3
-        and all(1 <= value <= most for value, most in zip(convolution, (256, 4, 4), strict=True))
+        and len(convolution) in (3, 4)
+        and all(
+            type(value) is int and 1 <= value <= most
+            for value, most in zip(convolution, (256, 4, 4, 256), strict=False)
+        )
     )
 
 
@@ -67,8 +70,9 @@ class ModelConfig:
         encoder: "spectrogram" (fast, the default) or "waveform" (the paper's).
         sample_rate: Rate the network works at, in Hz.
         width: Channels of the first convolution (without meaning where there are `convolutions`).
-        convolutions: Channels, stride over bands and stride over time of each convolution (spectrogram only; empty for
-            the five of `SpectrogramEncoder`, which grow with `width`).
+        convolutions: Channels, stride over bands and stride over time of each convolution, and the rank of those that
+            are a `LowRankConvolution` (spectrogram only; empty for the five of `SpectrogramEncoder`, which grow with
+            `width`).
         bands: Mel bands (spectrogram only).
         channels: Features per frame (spectrogram only).
         layers: Self-attention layers (spectrogram only).
@@ -91,7 +95,7 @@ class ModelConfig:
     encoder: str = "spectrogram"
     sample_rate: int = 16000
     width: int = 32
-    convolutions: tuple[tuple[int, int, int], ...] = ()
+    convolutions: tuple[tuple[int, ...], ...] = ()
     bands: int = 64
     channels: int = 128
     layers: int = 2
@@ -116,7 +120,7 @@ class ModelConfig:
         if len(self.convolutions) > _MOST_CONVOLUTIONS or not all(map(_possible, self.convolutions)):
             raise ValueError(
                 f"`convolutions` must be at most {_MOST_CONVOLUTIONS} of channels (1 to 256), stride over "
-                f"bands and stride over time (1 to 4), got {self.convolutions!r}"
+                f"bands and over time (1 to 4) and, if any, rank (1 to 256), got {self.convolutions!r}"
             )
         if self.floor_db and self.level_db:
             raise ValueError("`floor_db` is for clips that come at their own level, not for those at `level_db`")
