@@ -74,6 +74,31 @@ def _hear_sigint():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+INTERRUPTIONS = """
+import random, signal
+from jsqa_metric.prefetch import prefetched
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, interrupt)
+for _ in range(1000):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0005, 0.002))
+        for _ in prefetched(iter(range(10**9))):
+            pass
+    except KeyboardInterrupt:
+        continue
+    raise AssertionError("it ended")
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers that send signals")
+def test_reading_ahead_can_be_interrupted_at_any_moment():
+    # with an executor and its futures, one in some hundreds ended in another error, or never
+    subprocess.run([sys.executable, "-c", INTERRUPTIONS], check=True, timeout=120)
+
+
 def _has_scored_some(pid: int, folder: object) -> bool:
     try:  # the file that is open now is read ahead, by two at most: no sleep that a busy machine could make too short
         links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from operator import mul
@@ -23,6 +22,7 @@ from jsqa_metric import audio as au
 from jsqa_metric.bandwidth import bandwidth_gain, extend
 from jsqa_metric.level import ACTIVE_DB, SLOPE_DB, active_level_db, frame_size, frames_of, gain_to, offset, to_network
 from jsqa_metric.model import DIMENSIONS, Dimensions, JSQAModel
+from jsqa_metric.prefetch import prefetched
 
 Path = str | os.PathLike[str]
 Source = Path | au.Clip
@@ -212,15 +212,6 @@ def _batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-def _prefetch(items: Iterator[T]) -> Iterator[T]:
-    """The same items, each made in another thread while the one before is worked on."""
-    with ThreadPoolExecutor(1) as reader:
-        pending = reader.submit(next, items, None)
-        while (item := pending.result()) is not None:
-            pending = reader.submit(next, items, None)
-            yield item
-
-
 def iter_details(
     sources: Iterable[Source],
     model: JSQAModel,
@@ -247,7 +238,7 @@ def iter_details(
     """
     tallies: dict[int, _Tally] = {}
     batches = _batches(_read_jobs(sources, channel, model.config.window_seconds, level_db, tallies), batch_size)
-    for jobs in _prefetch(batches) if prefetch else batches:
+    for jobs in prefetched(batches) if prefetch else batches:
         _score_windows(jobs, model, device)
         for job in jobs:
             tally = tallies[job.clip]
