@@ -129,6 +129,16 @@ def test_hints_bring_the_features_nearer_to_those_of_the_first_teacher():
         student([LIGHT], hints=0.5).training_step((wav, lengths, torch.empty(0)), 0)
 
 
+def test_a_waveform_encoder_learns_from_others_but_takes_no_hints():
+    small = {"encoder": "waveform", "width": 4, "level_db": -26}
+    module = Distillation(small, [DEFAULT])
+    module.log_dict = lambda *_, **__: None
+    loss = module.training_step((0.05 * torch.randn(4, 16000), torch.full((4,), 16000), torch.empty(0)), 0)
+    assert torch.isfinite(loss)
+    with pytest.raises(ValueError, match="`hints` are for spectrogram encoders"):
+        Distillation(small, [DEFAULT], hints=0.1)
+
+
 @pytest.mark.parametrize("name", ["light_seventh", "light_ninth", "default_twelfth"])
 def test_the_recipes_train_models_that_score(name, labelled_set, tmp_path):
     folder = labelled_set[0]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from jsqa_metric import JSQAModel, load_model
+from jsqa_metric.encoders import SpectrogramEncoder
 from training.data.labelled import TASKS, check_teaching, predicted_targets
 from training.regression import Regression
 
@@ -87,12 +88,12 @@ class Distillation(Regression):
         blend: The share of clips that are `blended`.
         hiss: Whether the student hears clips `with_hiss`, and its teachers do not. There can be such noise in a clip,
             or digital silence in its place (above half the rate that it was recorded at), and either says nothing.
-        hints: Weight of what the student's layers give, compared to those of the first teacher, whose features must be
-            as many (Romero et al. 2015, "FitNets: hints for thin deep nets").
+        hints: Weight of how far the features in the student's layers are from those of the first teacher, whose layers
+            must give as many; for spectrogram encoders (Romero et al. 2015, "FitNets: hints for thin deep nets").
         options: Of `Regression`. With `warp`, the teachers' frequencies are stretched, too.
 
     Raises:
-        ValueError: If `blend` is no share.
+        ValueError: If `blend` is no share, or there are `hints` for another encoder.
     """
 
     def __init__(
@@ -111,6 +112,8 @@ class Distillation(Regression):
         self.save_hyperparameters()
         # in a tuple, as they are no part of what is trained, averaged and kept; copies, as they are moved and warped
         self.teachers = tuple(copy.deepcopy(load_model(**arguments)) for arguments in teachers)
+        if hints and not all(isinstance(m.encoder, SpectrogramEncoder) for m in (self.model, self.teachers[0])):
+            raise ValueError("`hints` are for spectrogram encoders, of the network and of the first teacher")
 
     def setup(self, stage: str) -> None:
         """Check that data, model and teachers fit.
@@ -128,12 +131,16 @@ class Distillation(Regression):
         for teacher in self.teachers:
             teacher.to(wav.device)
         with self.another_voice(self.model, *self.teachers):
-            with torch.no_grad(), features_of(self.teachers[0]) as theirs:
+            with torch.no_grad(), self._features(self.teachers[0]) as theirs:
                 targets = predicted_targets(self.teachers, wav, lengths)
-            with features_of(self.model) as own:
+            with self._features(self.model) as own:
                 loss = self.loss(with_hiss(wav) if self.hparams["hiss"] else wav, lengths, targets)
             if not self.hparams["hints"]:
                 return loss
             hint = hint_loss(own, theirs)
             self.log("train/hint_loss", hint)
             return loss + self.hparams["hints"] * hint
+
+    def _features(self, model: JSQAModel) -> AbstractContextManager[list[Tensor]]:
+        """What `features_of` gives where there are hints; otherwise none, which would take memory."""
+        return features_of(model) if self.hparams["hints"] else nullcontext([])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from jsqa_metric import JSQAModel, load_model
-from jsqa_metric.layers import LowRankConvolution, MaskedConvolution
+from jsqa_metric.layers import MaskedConvolution
 from training.checkpoints import read_model
 
 CONVOLUTIONS, FLATTEN, ATTENTION = "encoder.convolutions.", "encoder.flatten.", "encoder.attention."
@@ -62,13 +62,7 @@ def begin(model: JSQAModel, start: str | dict[str, Any]) -> None:
 
 
 def _strides(model: JSQAModel) -> list[tuple[int, ...]]:
-    layers = [layer for layer in model.encoder.modules() if isinstance(layer, MaskedConvolution)]
-    return [
-        (part.column.stride[0], part.convolution.stride[1])
-        if isinstance(part, LowRankConvolution)
-        else part.convolution.stride
-        for part in layers
-    ]
+    return [layer.stride for layer in model.encoder.modules() if isinstance(layer, MaskedConvolution)]
 
 
 def _renumbered(tensors: dict[str, Tensor], prefix: str, chosen: list[int]) -> dict[str, Tensor]:

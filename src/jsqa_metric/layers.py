@@ -95,9 +95,14 @@ class MaskedConvolution(nn.Module):
         self.convolution = convolution
         self.norm: MaskedBatchNorm | None = MaskedBatchNorm(convolution.out_channels)
 
+    @property
+    def stride(self) -> tuple[int, ...]:
+        """Of the whole layer, the last one over time."""
+        return self.convolution.stride
+
     def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the new features and their mask."""
-        mask = mask[:, :: self.convolution.stride[-1]]
+        mask = mask[:, :: self.stride[-1]]
         if self.training and self.norm is not None:
             return self.norm(self.convolution(features), mask), mask
         layer = self.convolution
@@ -123,11 +128,8 @@ class MaskedConvolution(nn.Module):
 
 def _laid_out(weight: Tensor) -> Tensor:
     """Weights of a convolution in the order in memory that they are used in."""
-    return weight.contiguous(
-        memory_format=torch.channels_last
-        if weight.dim() == 4 and weight.device.type == "cpu"
-        else torch.contiguous_format
-    )
+    memory = torch.channels_last if weight.dim() == 4 and weight.device.type == "cpu" else torch.contiguous_format
+    return weight.contiguous(memory_format=memory)
 
 
 class LowRankConvolution(MaskedConvolution):
@@ -147,6 +149,11 @@ class LowRankConvolution(MaskedConvolution):
     def __init__(self, channels: int, new: int, rank: int, stride: tuple[int, int]) -> None:
         super().__init__(nn.Conv2d(rank, new, (1, 3), (1, stride[1]), padding=(0, 1), bias=False))
         self.column = nn.Conv2d(channels, rank, (3, 1), (stride[0], 1), padding=(1, 0), bias=False)
+
+    @property
+    def stride(self) -> tuple[int, ...]:
+        """Over bands and over time."""
+        return self.column.stride[0], self.convolution.stride[1]
 
     def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the new features and their mask."""

@@ -52,14 +52,10 @@ _MOST_CONVOLUTIONS = 16
 
 def _possible(convolution: object) -> bool:
     """Whether this can be a convolution's channels, strides and, if it has one, rank."""
-    return (
-        isinstance(convolution, tuple)
-        and len(convolution) in (3, 4)
-        and all(
-            type(value) is int and 1 <= value <= most
-            for value, most in zip(convolution, (256, 4, 4, 256), strict=False)
-        )
-    )
+    if not isinstance(convolution, tuple) or len(convolution) not in (3, 4):
+        return False
+    pairs = zip(convolution, (256, 4, 4, 256), strict=False)
+    return all(type(value) is int and 1 <= value <= most for value, most in pairs)
 
 
 @dataclass(frozen=True)
