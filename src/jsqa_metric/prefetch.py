@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from _thread import start_new_thread
 from collections.abc import Iterator
 from queue import SimpleQueue
-from threading import Thread
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -13,11 +13,13 @@ T = TypeVar("T")
 def prefetched(items: Iterator[T]) -> Iterator[T]:
     """The same items, each made in another thread while the one before is worked on.
 
-    By queues in C: the locks of executors and their futures are left closed by a Ctrl-C that comes in their midst, and
-    the process would hang.
+    By queues and a thread made in C: the locks of executors, of their futures and of the start of a
+    ``threading.Thread`` are written in Python, and a Ctrl-C in their midst leaves them closed, so that the process
+    hangs, or ends in another error.
     """
     wanted: SimpleQueue[bool] = SimpleQueue()
     made: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
+    ended: SimpleQueue[bool] = SimpleQueue()
 
     def make() -> None:
         while wanted.get():
@@ -25,10 +27,12 @@ def prefetched(items: Iterator[T]) -> Iterator[T]:
                 made.put((next(items, None), None))
             except BaseException as error:
                 made.put((None, error))
+        ended.put(True)
 
-    reader = Thread(target=make, daemon=True)
-    reader.start()
+    started = False
     try:
+        start_new_thread(make, ())
+        started = True
         wanted.put(True)
         while True:
             item, error = made.get()
@@ -40,4 +44,5 @@ def prefetched(items: Iterator[T]) -> Iterator[T]:
             yield item
     finally:
         wanted.put(False)
-        reader.join()
+        if started:  # what could not start, or was interrupted just then, is not waited for
+            ended.get()
