@@ -112,3 +112,12 @@ def test_a_padded_batch_with_gradients_scores_as_without(speech, noisy):
     expected = score(padded, RATE, lengths=lengths)
     with_gradients = score(padded.clone().requires_grad_(), RATE, lengths=lengths)
     torch.testing.assert_close(with_gradients.detach(), expected, atol=1e-5, rtol=0)
+
+
+def test_scores_without_gradients_are_ordinary_tensors(speech, noisy):
+    batch, weights = torch.from_numpy(np.stack([speech[:RATE], noisy[:RATE]])), torch.ones(2, requires_grad=True)
+    metric = JSQAMetric(RATE, reduction="none")
+    metric.update(batch)
+    for scores in (score(batch, RATE), metric.compute()):
+        (gradient,) = torch.autograd.grad((scores * weights).sum(), weights)
+        torch.testing.assert_close(gradient, scores)

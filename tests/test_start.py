@@ -82,7 +82,7 @@ def test_a_wider_and_deeper_network_says_what_the_other_says_and_learns_with_all
             begin(JSQAModel(replace(config, **wrong)), {**start, "convolutions": "wider"})
 
 
-def test_a_network_of_low_rank_begins_with_what_is_nearest_to_the_others_kernels(speech):
+def test_a_network_of_low_rank_begins_with_what_is_nearest_to_the_other(speech):
     start, wav = {"model": "default", "revision": "2027.11"}, torch.from_numpy(speech)[None, :64000]
     other = load_model(**start)
     first, *rows = [(32, 2, 1), (32, 2, 2), (64, 1, 1), (64, 2, 1), (128, 2, 2)]
@@ -100,6 +100,15 @@ def test_a_network_of_low_rank_begins_with_what_is_nearest_to_the_others_kernels
     for wrong in (too_many, slower):
         with pytest.raises(ValueError, match="holds another model"):
             begin(JSQAModel(replace(config, convolutions=wrong)), {**start, "convolutions": "low-rank"})
+    apart = []
+    for hidden in (64, 192, 256):
+        model = JSQAModel(replace(other.config, hidden=hidden)).eval()
+        begin(model, {**start, "convolutions": "low-rank"})
+        apart.append(float((model.embed(wav) - other.embed(wav)).norm() / other.embed(wav).norm()))
+    assert apart[0] > apart[1] > 0.01
+    assert apart[2] < 1e-4
+    with pytest.raises(ValueError, match="holds another model"):
+        begin(JSQAModel(replace(other.config, hidden=512)), {**start, "convolutions": "low-rank"})
     model, _ = begun("default_twelfth")
     torch.testing.assert_close(
         dict(model.encoder.attention[0].named_parameters()), dict(other.encoder.attention[0].named_parameters())

@@ -108,6 +108,7 @@ TAMPERINGS = {
     "no window": (lambda f: _edit_config(f, window_seconds=0), "`window_seconds`"),
     "rate as text": (lambda f: _edit_config(f, sample_rate="16000"), "`sample_rate`"),
     "limit of waveforms": (lambda f: _edit_config(f, encoder="waveform", limit_hz=7500), "`limit_hz` is for"),
+    "perceptrons of waveforms": (lambda f: _edit_config(f, encoder="waveform", hidden=8), "`hidden` is for"),
     "tasks twice": (lambda f: _edit_config(f, tasks=["pesq", "pesq"]), "`tasks`"),
     "deep json": (lambda f: (f / "config.json").write_text("[" * 100_000), "no configuration"),
     "integers": (lambda f: _edit_weights(f, lambda w: w.update({k: v.int() for k, v in w.items()})), "than float"),

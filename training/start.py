@@ -27,8 +27,9 @@ def begin(model: JSQAModel, start: str | dict[str, Any]) -> None:
     - "wider": all, where no layer has fewer channels than the other's or other strides, nor are there fewer
       self-attention layers. What is new does not yet change what the network says, and has random weights for its input
       to learn from;
-    - "low-rank": all, with each kernel where the network has a `LowRankConvolution` as near as its rank allows, and of
-      the other's self-attention layers the first. Strides are the other's.
+    - "low-rank": all, with each kernel where the network has a `LowRankConvolution` as near as its rank allows, of the
+      other's self-attention layers the first, and of what is inside their perceptrons that with the largest weights.
+      Strides are the other's.
 
     Raises:
         ValueError: If it is another kind of model, or `convolutions` something else.
@@ -45,13 +46,14 @@ def begin(model: JSQAModel, start: str | dict[str, Any]) -> None:
         own = {name: tensor for name, tensor in wanted.items() if name.startswith((CONVOLUTIONS, FLATTEN))}
         taken = {name: tensor for name, tensor in taken.items() if not name.startswith((CONVOLUTIONS, FLATTEN))} | own
     elif isinstance(chosen, list) or chosen in ("wider", "low-rank"):
-        changed |= {"width": 1, "convolutions": (), "layers": 0}
+        changed |= {"width": 1, "convolutions": (), "layers": 0, "hidden": 0}
         if chosen == "wider":
             taken = _widened(taken, wanted)
         else:
             low_rank = chosen == "low-rank"
             taken = _decomposed(taken, wanted) if low_rank else _renumbered(taken, CONVOLUTIONS, chosen)
             taken = _renumbered(taken, ATTENTION, list(range(model.config.layers)))
+            taken = _pruned(taken, wanted) if low_rank else taken
     elif chosen is not None:
         raise ValueError(f"`convolutions` of `start` can be {_WAYS} or numbers of the other's, got {chosen!r}")
     shapes, other_shapes = ({name: t.shape for name, t in tensors.items()} for tensors in (wanted, taken))
@@ -106,4 +108,17 @@ def _decomposed(tensors: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[s
         root = values[:rank].sqrt()
         result[name] = (root[:, None] * right[:rank]).view(-1, channels, bands, 1)
         result[place] = (left[:, :rank] * root).view(new, times, -1).transpose(1, 2)[:, :, None]
+    return result
+
+
+def _pruned(tensors: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A model's weights with as many features inside each perceptron as in `wanted`, those with the largest weights."""
+    result, first, last = dict(tensors), "mlp.0.", "mlp.3."
+    for name in (name for name in wanted if name.endswith(first + "weight")):
+        place = name.removesuffix(first + "weight")
+        into, out_of = tensors[name], tensors[place + last + "weight"]
+        by_size = (into.norm(dim=1) * out_of.norm(dim=0)).argsort(descending=True)
+        kept = by_size[: len(wanted[name])].sort().values
+        result[name], result[place + first + "bias"] = into[kept], tensors[place + first + "bias"][kept]
+        result[place + last + "weight"] = out_of[:, kept]
     return result

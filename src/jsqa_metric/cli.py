@@ -168,7 +168,7 @@ def _score(files: list[str], model: JSQAModel, args: argparse.Namespace) -> Iter
             contents.append(content_digest(path))  # before it is read: what replaces it has another
             yield path
 
-    with torch.no_grad():
+    with torch.inference_mode():
         channel, level_db = check_channel(args.channel), args.level_db
         results = iter_details(digested(), model, device, channel, args.batch_size, prefetch=True, level_db=level_db)
         for path, (details, _) in zip(files, results, strict=True):

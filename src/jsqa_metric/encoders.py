@@ -127,6 +127,7 @@ class SpectrogramEncoder(nn.Module):
         convolutions: Channels, stride over bands, stride over time and, if any, rank of each, by default five that grow
             with `width`.
         threshold_db: See `LogMel`.
+        hidden: Features inside the perceptrons of the self-attention layers, by default twice `channels`.
     """
 
     def __init__(
@@ -140,6 +141,7 @@ class SpectrogramEncoder(nn.Module):
         limit_hz: int = 0,
         convolutions: Sequence[tuple[int, ...]] = (),
         threshold_db: int = THRESHOLD_DB,
+        hidden: int = 0,
     ) -> None:
         super().__init__()
         self.front_end = LogMel(sample_rate, bands, limit_hz, threshold_db)
@@ -154,7 +156,8 @@ class SpectrogramEncoder(nn.Module):
             last, bands = new, math.ceil(bands / over_bands)
         self.flatten = nn.Linear(last * bands, channels)
         self.dropout = nn.Dropout(dropout)
-        self.attention = nn.ModuleList(SelfAttention(channels, 4, dropout) for _ in range(layers))
+        hidden = hidden or 2 * channels
+        self.attention = nn.ModuleList(SelfAttention(channels, 4, hidden, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(channels)
         self.channels = channels
 

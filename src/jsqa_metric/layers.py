@@ -204,16 +204,22 @@ class AttentionPooling(nn.Module):
 class SelfAttention(nn.Module):
     """A pre-norm transformer layer over the frames inside the mask, without positions (any length will do).
 
+    Args:
+        channels: Features per frame.
+        heads: Among which they are divided.
+        hidden: Features inside the perceptron.
+        dropout: Share of weights and features dropped in training.
+
     Shape: `(batch, time, channels)` in and out.
     """
 
-    def __init__(self, channels: int, heads: int, dropout: float) -> None:
+    def __init__(self, channels: int, heads: int, hidden: int, dropout: float) -> None:
         super().__init__()
         self.heads, self.dropout = heads, dropout
         self.norm_attention, self.norm_mlp = nn.LayerNorm(channels), nn.LayerNorm(channels)
         self.query_key_value, self.project = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
         self.mlp = nn.Sequential(
-            nn.Linear(channels, 2 * channels), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * channels, channels)
+            nn.Linear(channels, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, channels)
         )
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:

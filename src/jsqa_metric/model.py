@@ -40,6 +40,7 @@ _LIMITS = {
     "bands": (4, 1024),
     "channels": (4, 4096),
     "layers": (0, 64),
+    "hidden": (0, 16384),
     "limit_hz": (0, 8000),
     "floor_db": (-90, 0),
     "level_db": (-90, 0),
@@ -72,6 +73,7 @@ class ModelConfig:
         bands: Mel bands (spectrogram only).
         channels: Features per frame (spectrogram only).
         layers: Self-attention layers (spectrogram only).
+        hidden: Features inside the perceptrons of these (spectrogram only; 0: twice `channels`).
         dropout: In training.
         limit_hz: The network looks at the spectrum up to here, and `score` adds what is beyond by `bandwidth_gain`
             (spectrogram only; 0: the network looks at all of it, and nothing is added).
@@ -95,6 +97,7 @@ class ModelConfig:
     bands: int = 64
     channels: int = 128
     layers: int = 2
+    hidden: int = 0
     dropout: float = 0.1
     limit_hz: int = 0
     floor_db: int = 0
@@ -126,7 +129,7 @@ class ModelConfig:
             raise ValueError(f"`tasks` must be different names, got {self.tasks!r}")
         if self.encoder not in ("spectrogram", "waveform"):
             raise ValueError(f"`encoder` must be 'spectrogram' or 'waveform', got {self.encoder!r}")
-        own = {"limit_hz": 0, "convolutions": (), "threshold_db": THRESHOLD_DB}
+        own = {"limit_hz": 0, "convolutions": (), "threshold_db": THRESHOLD_DB, "hidden": 0}
         for name, default in own.items():
             if getattr(self, name) != default and self.encoder == "waveform":
                 raise ValueError(f"`{name}` is for the spectrogram encoder only, got {getattr(self, name)!r}")
@@ -184,6 +187,7 @@ class JSQAModel(nn.Module, PyTorchModelHubMixin, library_name="jsqa_metric", tag
                 config.limit_hz,
                 config.convolutions,
                 config.threshold_db,
+                config.hidden,
             )
             self.pooling, size = AttentionPooling(config.channels), 3 * config.channels
             hidden = [config.channels]
