@@ -154,7 +154,8 @@ def test_a_model_is_held_against_the_simulated_labels(labelled_set, tmp_path, mo
     torch.manual_seed(0)
     write_folder(JSQAModel(ModelConfig(width=4, channels=16, layers=1, tasks=DIMENSIONS)), tmp_path / "model")
     sets = [f"data.train=[{folder}]", f"data.valid=[{folder}]"]
-    evaluate.main([str(tmp_path / "model"), "--out", str(tmp_path / "report.md"), "--set", *sets])
+    each = [argument for change in sets for argument in ("--set", change)]
+    evaluate.main([str(tmp_path / "model"), "--out", str(tmp_path / "report.md"), *each])
     report = (tmp_path / "report.md").read_text()
     assert "| all | 12 |" in report
     clips = read_set(folder)

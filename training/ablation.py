@@ -127,14 +127,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="path of the results, without a suffix")
     parser.add_argument("--runs", type=Path, required=True, help="folder for checkpoints and logs")
-    parser.add_argument("--human", nargs="*", type=Path, default=[], help="folders of human-rated clips")
+    parser.add_argument(
+        "--human", nargs="*", action="extend", type=Path, default=[], help="folders of human-rated clips"
+    )
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--clips", type=int, default=3000, help="of the training sets")
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--pretrain-pairs", type=int, default=1600, help="in an epoch of JND pretraining")
     parser.add_argument("--pretrain-epochs", type=int, default=4)
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="changes to the default recipe")
+    parser.add_argument(
+        "--set", nargs="*", action="extend", default=[], metavar="KEY=VALUE", help="changes to the default recipe"
+    )
     args = parser.parse_args(arguments)
     table = args.out.with_suffix(".csv")
     table.parent.mkdir(parents=True, exist_ok=True)

@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point of `python -m training.add_labels`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--speech", required=True, nargs="+", help="as the set was built")
+    parser.add_argument("--speech", required=True, nargs="+", action="extend", help="as the set was built")
     parser.add_argument("--seed", type=int, required=True, help="as the set was built")
     parser.add_argument("--same-voices", action="store_true", help="for sets from before voices were varied")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)

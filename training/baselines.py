@@ -90,7 +90,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("names", nargs="*", default=list(STAGES), metavar="NAME", help=f"default: {' '.join(STAGES)}")
     parser.add_argument("--runs", type=Path, default=RUNS, help="default: %(default)s")
     parser.add_argument("--clean", default="../shared/speech/train", help="the non-matching references")
-    parser.add_argument("--set", nargs="*", default=[], metavar="STAGE.KEY=VALUE", help="changes to the recipes")
+    parser.add_argument(
+        "--set", nargs="*", action="extend", default=[], metavar="STAGE.KEY=VALUE", help="changes to the recipes"
+    )
     args = parser.parse_args(arguments)
     unknown = set(args.names) - set(STAGES)
     if unknown:

@@ -77,9 +77,11 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point of `python -m training.build_set`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where the set goes; an unfinished one is continued")
-    parser.add_argument("--speech", required=True, nargs="+", help="folders of clean speech (with files.csv or plain)")
+    parser.add_argument(
+        "--speech", required=True, nargs="+", action="extend", help="folders of clean speech (with files.csv or plain)"
+    )
     parser.add_argument("--noise", required=True, help="folder of noise recordings")
-    parser.add_argument("--rooms", required=True, nargs="+", help="files of room impulse responses")
+    parser.add_argument("--rooms", required=True, nargs="+", action="extend", help="files of room impulse responses")
     parser.add_argument("--clips", type=int, default=20000, help="rounded up to whole shards")
     parser.add_argument(
         "--clean-share",

@@ -97,7 +97,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point of `python -m training.e_model_report`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", type=Path, default=RECIPE, help="whose sets and labels (default: %(default)s)")
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="changes to the recipe")
+    parser.add_argument(
+        "--set", nargs="*", action="extend", default=[], metavar="KEY=VALUE", help="changes to the recipe"
+    )
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(arguments)
     data = read_recipe(args.recipe, args.set)["data"]

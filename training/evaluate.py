@@ -71,7 +71,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--recipe", type=Path, default=RECIPE, help="whose sets and labels (default: %(default)s)")
     level = "active level in dBFS that clips, and labels with them, are brought to (default: as they are)"
     parser.add_argument("--level-db", type=float, metavar="DB", help=level)
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="changes to the recipe")
+    parser.add_argument(
+        "--set", nargs="*", action="extend", default=[], metavar="KEY=VALUE", help="changes to the recipe"
+    )
     args = parser.parse_args(arguments)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     model, data = load_model(args.model), read_recipe(args.recipe, args.set)["data"]

@@ -66,8 +66,10 @@ def damaged_scale(folders: list[str]) -> float:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of `python -m training.recordings_report`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--speech", required=True, nargs="+", help="folders of clean speech")
-    parser.add_argument("--labelled", required=True, nargs="+", help="sets whose damaged clips give DNSMOS its scale")
+    parser.add_argument("--speech", required=True, nargs="+", action="extend", help="folders of clean speech")
+    parser.add_argument(
+        "--labelled", required=True, nargs="+", action="extend", help="sets whose damaged clips give DNSMOS its scale"
+    )
     parser.add_argument("--out", type=Path, required=True, help="OUT.md and OUT.csv; resumable")
     parser.add_argument("--talkers", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)

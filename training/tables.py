@@ -265,7 +265,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--runs", type=Path, required=True, help="folder for checkpoints and logs")
     for name, text in SOURCES.items():
         parser.add_argument(f"--{name}", type=_reader(name), default=text, help=f"(default: {text})")
-    parser.add_argument("--human", nargs="*", default=[], help="folders of human-rated clips with a labels.csv")
+    parser.add_argument(
+        "--human", nargs="*", action="extend", default=[], help="folders of human-rated clips with a labels.csv"
+    )
     parser.add_argument("--encoders", nargs="+", default=["spectrogram", "waveform16"], choices=list(ENCODERS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--clips", type=int, nargs="+", default=[250, 1000, 4000], help="amounts of labelled data")

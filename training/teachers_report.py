@@ -111,7 +111,7 @@ def report(labels: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of `python -m training.teachers_report`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--speech", required=True, nargs="+", help="folders of clean speech")
+    parser.add_argument("--speech", required=True, nargs="+", action="extend", help="folders of clean speech")
     parser.add_argument("--out", type=Path, required=True, help="OUT.md and OUT.csv; resumable")
     parser.add_argument("--talkers", type=int, default=12)
     parser.add_argument("--seed", type=int, default=1)

@@ -163,7 +163,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--out", type=Path, required=True, help="folder for checkpoints and logs; resumed if it has any"
     )
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="changes to the recipe")
+    parser.add_argument(
+        "--set", nargs="*", action="extend", default=[], metavar="KEY=VALUE", help="changes to the recipe"
+    )
     args = parser.parse_args(arguments)
     best = train(read_recipe(args.recipe, args.set), args.out)
     print(f"best checkpoint: {best}")
