@@ -107,8 +107,9 @@ def test_a_network_of_low_rank_begins_with_what_is_nearest_to_the_other(speech):
         apart.append(float((model.embed(wav) - other.embed(wav)).norm() / other.embed(wav).norm()))
     assert apart[0] > apart[1] > 0.01
     assert apart[2] < 1e-4
-    with pytest.raises(ValueError, match="holds another model"):
-        begin(JSQAModel(replace(other.config, hidden=512)), {**start, "convolutions": "low-rank"})
+    for wrong in ({"hidden": 512}, {"layers": 3}, {"convolutions": (first, *rows, (128, 1, 1, 8))}):
+        with pytest.raises(ValueError, match="holds another model"):
+            begin(JSQAModel(replace(other.config, **wrong)), {**start, "convolutions": "low-rank"})
     model, _ = begun("default_twelfth")
     torch.testing.assert_close(
         dict(model.encoder.attention[0].named_parameters()), dict(other.encoder.attention[0].named_parameters())

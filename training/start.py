@@ -98,8 +98,10 @@ def _widened(tensors: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str,
 def _decomposed(tensors: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
     """A model's weights with the kernels that are of low rank in `wanted` as the nearest ones of that rank."""
     result, end = dict(tensors), ".column.weight"
-    for name in (name for name in wanted if name.endswith(end)):
-        place = name.removesuffix(end) + ".convolution.weight"
+    places = {name: name.removesuffix(end) + ".convolution.weight" for name in wanted if name.endswith(end)}
+    for name, place in places.items():
+        if place not in tensors:  # the other has fewer, which its shapes will tell
+            continue
         kernel, rank = tensors[place], len(wanted[name])
         new, channels, bands, times = kernel.shape
         # time goes with the channels that come out, bands with those that go in
@@ -114,7 +116,7 @@ def _decomposed(tensors: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[s
 def _pruned(tensors: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
     """A model's weights with as many features inside each perceptron as in `wanted`, those with the largest weights."""
     result, first, last = dict(tensors), "mlp.0.", "mlp.3."
-    for name in (name for name in wanted if name.endswith(first + "weight")):
+    for name in (name for name in wanted if name.endswith(first + "weight") and name in tensors):
         place = name.removesuffix(first + "weight")
         into, out_of = tensors[name], tensors[place + last + "weight"]
         by_size = (into.norm(dim=1) * out_of.norm(dim=0)).argsort(descending=True)
