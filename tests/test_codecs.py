@@ -14,12 +14,15 @@ from training.data import call_codecs, codecs, speech_codecs
 from training.data.channel import lost_packets
 from training.data.corpus import SAMPLE_RATE, change_rate
 from training.data.labels import HELD_OUT_KINDS
-from training.data.simulate import DEFAULT_KINDS, LATER_KINDS
+from training.data.simulate import DEFAULT_KINDS, FURTHER_KINDS, LATER_KINDS
+from training.data.transform_codec import TransformCodec, draw_codec
+
+CODECS = codecs.CODECS | codecs.FURTHER_CODECS | codecs.HELD_OUT_CODECS
 
 
-@pytest.mark.parametrize("name", [*codecs.CODECS, *codecs.HELD_OUT_CODECS])
+@pytest.mark.parametrize("name", CODECS)
 def test_every_codec_takes_each_of_its_bit_rates(speech, built_codecs, name):
-    codec = (codecs.CODECS | codecs.HELD_OUT_CODECS)[name]
+    codec = CODECS[name]
     sent = change_rate(speech, SAMPLE_RATE, codec.rate)
     for bit_rate in codec.bit_rates:
         decoded = codecs.align(codecs.encode_decode(sent, codec, bit_rate), sent)
@@ -28,9 +31,40 @@ def test_every_codec_takes_each_of_its_bit_rates(speech, built_codecs, name):
 
 def test_codecs_that_are_held_out_are_no_codec_of_training():
     assert not {(c.encoder, c.rate) for c in codecs.HELD_OUT_CODECS.values()} & {
-        (c.encoder, c.rate) for c in codecs.CODECS.values()
+        (c.encoder, c.rate) for c in (codecs.CODECS | codecs.FURTHER_CODECS).values()
     }
-    assert set(HELD_OUT_KINDS).isdisjoint((*DEFAULT_KINDS, *LATER_KINDS))
+    assert set(HELD_OUT_KINDS).isdisjoint((*DEFAULT_KINDS, *LATER_KINDS, *FURTHER_KINDS))
+
+
+def test_the_transform_codec_is_as_good_as_its_bits(speech):
+    rng = np.random.default_rng(0)
+    signal_to_noise = {}
+    for bits in (0.125, 0.5, 2.0, 16.0):
+        out = TransformCodec(320, bits, slope=0.5, dead_zone=0.1, filling=0.0, top=1.0).code(speech, rng)
+        assert out.shape == speech.shape
+        signal_to_noise[bits] = 20 * np.log10(np.std(speech) / np.std(out - speech))
+    assert list(signal_to_noise.values()) == sorted(signal_to_noise.values())
+    assert 3 < signal_to_noise[0.125] < 15
+    assert 30 < signal_to_noise[2.0] < 50
+    assert signal_to_noise[16.0] > 100  # nothing else is lost
+
+
+def test_what_the_transform_codec_does_not_send_is_filled_with_noise(speech):
+    settings = {"hop": 320, "bits": 0.25, "slope": 0.5, "dead_zone": 0.2, "top": 1.0}
+    empty, filled = (
+        TransformCodec(**settings, filling=filling).code(speech, np.random.default_rng(0)) for filling in (0.0, 0.3)
+    )
+    top = [np.abs(np.fft.rfft(signal))[len(signal) * 3 // 8 :].std() for signal in (empty, filled)]  # from 6 kHz
+    assert top[1] > 1.1 * top[0]
+    narrow = TransformCodec(**settings | {"top": 0.5}, filling=0.3).code(speech, np.random.default_rng(0))
+    spectrum = np.abs(np.fft.rfft(narrow)) ** 2
+    assert spectrum[len(narrow) * 17 // 64 :].sum() < 1e-3 * spectrum.sum()  # 4 kHz and the width of a frame's line
+
+
+def test_random_transform_codecs_leave_silence_silent():
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        assert np.abs(draw_codec(rng, 16000).code(np.zeros(8000, np.float32), rng)).max() < 1e-5
 
 
 def test_amr_wb_codes_speech_better_with_more_bits(speech, built_codecs):

@@ -22,6 +22,7 @@ from training.data.simulate import (
     DEFAULT_KINDS,
     DEGRADATIONS,
     DELIVERY_RATES,
+    FURTHER_KINDS,
     LATER_KINDS,
     Simulator,
 )
@@ -39,7 +40,7 @@ def fullband(speech) -> np.ndarray:
     return widen(speech, np.random.default_rng(0))
 
 
-@pytest.mark.parametrize("name", [*DEFAULT_KINDS, *LATER_KINDS, *HELD_OUT_KINDS, "low_pass"])
+@pytest.mark.parametrize("name", [*DEFAULT_KINDS, *LATER_KINDS, *FURTHER_KINDS, *HELD_OUT_KINDS, "low_pass"])
 def test_degradations_damage_and_keep_the_length(simulator, fullband, name):
     degrade, _ = DEGRADATIONS[name]
     for seed in range(3):

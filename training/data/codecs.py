@@ -50,6 +50,23 @@ CODECS = {
     "wma": Codec("wmav2", "asf", 22050, (24000, 32000, 48000)),
 }
 
+FURTHER_CODECS = {
+    "a-law": Codec("pcm_alaw", "wav", 8000, (64000,)),
+    "adpcm-ms": Codec("adpcm_ms", "wav", 11025, (44100,)),
+    "adx": Codec("adpcm_adx", "adx", 16000, (72000,)),
+    "opus-swb": Codec("libopus", "ogg", 24000, (8000, 12000, 16000, 24000, 32000), 2),
+    "opus-mb": Codec("libopus", "ogg", 12000, (6000, 8000, 12000, 16000)),
+    "mp3-mpeg2": Codec("libmp3lame", "mp3", 24000, (16000, 24000, 32000, 40000)),
+    "mp3-mpeg2.5": Codec("libmp3lame", "mp3", 11025, (8000, 16000)),
+    "mp3-fb": Codec("libmp3lame", "mp3", 48000, (32000, 48000, 64000)),
+    "aac-mb": Codec("aac", "adts", 12000, (8000, 12000, 16000)),
+    "aac-swb": Codec("aac", "adts", 24000, (12000, 16000, 24000, 32000)),
+    "aac-32": Codec("aac", "adts", 32000, (16000, 24000, 32000)),
+    "wma-cd": Codec("wmav2", "asf", 44100, (32000, 48000, 64000)),
+    "sbc-fb": Codec("sbc", "sbc", 44100, (64000, 96000)),
+}
+"""What no stage before the fourteenth has heard: other codecs, and the same at other rates."""
+
 HELD_OUT_CODECS = {
     "ac3": Codec("ac3", "ac3", 48000, (32000, 40000, 48000, 64000)),
     "eac3": Codec("eac3", "eac3", 48000, (24000, 32000, 48000)),
@@ -106,6 +123,11 @@ def align(signal: Signal, reference: Signal, limit: int = 7200) -> Signal:
 def codec(speech: Signal, rng: np.random.Generator, material: Material) -> tuple[Signal, Parameters]:
     """One or (one time in five) two passes of a random codec at a random bit rate."""
     return _one_of(CODECS, speech, rng)
+
+
+def further_codec(speech: Signal, rng: np.random.Generator, material: Material) -> tuple[Signal, Parameters]:
+    """As `codec`, of those that no stage before the fourteenth has heard."""
+    return _one_of(FURTHER_CODECS, speech, rng)
 
 
 def held_out_codec(speech: Signal, rng: np.random.Generator, material: Material) -> tuple[Signal, Parameters]:

@@ -65,6 +65,8 @@ DAMAGE_DIMENSIONS: dict[str, tuple[str, ...]] = {
     "band_limit": ("coloration",),
     "low_pass": ("coloration",),
     "codec": ("coloration",),
+    "further_codec": ("coloration",),
+    "transform_codec": ("coloration",),
     "held_out_codec": ("noisiness", "coloration"),
     "fargan": ("coloration",),
     "codec2": ("coloration",),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.data import additive, channel, codecs, enhance
+from training.data import additive, channel, codecs, enhance, transform_codec
 from training.data.additive import Material, Parameters
 from training.data.bandwidth import SIMULATION_RATE, widen
 from training.data.corpus import SAMPLE_RATE, Corpus, Signal, change_rate, read_audio, until_active
@@ -34,6 +34,8 @@ DEGRADATIONS: dict[str, tuple[Degradation, float]] = {
     "low_pass": (channel.low_pass, 0.8),
     "quantise": (channel.quantise, 0.3),
     "codec": (codecs.codec, 2.0),
+    "further_codec": (codecs.further_codec, 2.0),
+    "transform_codec": (transform_codec.transform_codec, 2.0),
     "held_out_codec": (codecs.held_out_codec, 1.0),
     "call_codec": (codecs.call_codec, 2.0),
     "neural_codec": (codecs.neural_codec, 1.6),
@@ -47,8 +49,12 @@ DEGRADATIONS: dict[str, tuple[Degradation, float]] = {
 
 LATER_KINDS = ("equaliser", "disturbance", "mmse", "gain_control", "call_codec", "jitter")
 """What no stage before the tenth has heard."""
+FURTHER_KINDS = ("further_codec", "transform_codec")
+"""What no stage before the fourteenth has heard."""
 DEFAULT_KINDS = tuple(
-    kind for kind in DEGRADATIONS if kind not in ("gan_codec", "low_pass", *LATER_KINDS, *HELD_OUT_KINDS)
+    kind
+    for kind in DEGRADATIONS
+    if kind not in ("gan_codec", "low_pass", *LATER_KINDS, *FURTHER_KINDS, *HELD_OUT_KINDS)
 )
 """All that need nothing trained before and were there when the first sets were drawn, which stay as they are."""
 
