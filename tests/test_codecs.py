@@ -50,7 +50,7 @@ def test_the_transform_codec_is_as_good_as_its_bits(speech):
 
 
 def test_what_the_transform_codec_does_not_send_is_filled_with_noise(speech):
-    settings = {"hop": 320, "bits": 0.25, "slope": 0.5, "dead_zone": 0.2, "top": 1.0}
+    settings = {"hop": 320, "bits": 0.1, "slope": 0.5, "dead_zone": 0.2, "top": 1.0}
     empty, filled = (
         TransformCodec(**settings, filling=filling).code(speech, np.random.default_rng(0)) for filling in (0.0, 0.3)
     )
@@ -59,6 +59,13 @@ def test_what_the_transform_codec_does_not_send_is_filled_with_noise(speech):
     narrow = TransformCodec(**settings | {"top": 0.5}, filling=0.3).code(speech, np.random.default_rng(0))
     spectrum = np.abs(np.fft.rfft(narrow)) ** 2
     assert spectrum[len(narrow) * 17 // 64 :].sum() < 1e-3 * spectrum.sum()  # 4 kHz and the width of a frame's line
+
+
+def test_no_random_transform_codec_sends_nothing(speech):
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        out = draw_codec(rng, int(rng.choice([8000, 16000]))).code(speech, rng)
+        assert 0.4 * np.std(speech) < np.std(out) < 1.2 * np.std(speech)
 
 
 def test_random_transform_codecs_leave_silence_silent():

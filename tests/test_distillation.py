@@ -139,7 +139,7 @@ def test_a_waveform_encoder_learns_from_others_but_takes_no_hints():
         Distillation(small, [DEFAULT], hints=0.1)
 
 
-@pytest.mark.parametrize("name", ["light_seventh", "light_ninth", "default_twelfth", "default_thirteenth"])
+@pytest.mark.parametrize("name", ["light_seventh", "light_ninth", "default_twelfth", "default_fourteenth"])
 def test_the_recipes_train_models_that_score(name, labelled_set, tmp_path):
     folder = labelled_set[0]
     changes = [

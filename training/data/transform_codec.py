@@ -52,21 +52,25 @@ class TransformCodec:
     def _quantised(self, spectrum: Spectrum, rng: np.random.Generator) -> Spectrum:
         sent = max(1, round(self.top * self.hop))
         shape = _levels(spectrum[:, :sent]) ** self.slope
-        steps = shape * self._scale(np.abs(spectrum[:, :sent]) / shape)
-        size = np.floor(np.abs(spectrum[:, :sent]) / steps + 0.5 - self.dead_zone)
-        coded = np.sign(spectrum[:, :sent]) * size * steps
-        noise = self.filling * steps * rng.uniform(-1, 1, steps.shape)
+        relative = np.abs(spectrum[:, :sent]) / shape
+        scale = self._scale(relative)
+        sizes = self._sizes(relative / scale)
+        coded = np.sign(spectrum[:, :sent]) * sizes
+        noise = self.filling * rng.uniform(-1, 1, sizes.shape)
         out = np.zeros_like(spectrum)
-        out[:, :sent] = np.where(size > 0, coded, noise)
+        out[:, :sent] = np.where(sizes > 0, coded, noise) * scale * shape
         return out
+
+    def _sizes(self, steps: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.floor(steps + 0.5 - self.dead_zone)
 
     def _scale(self, relative: Spectrum) -> NDArray[np.float64]:
         """The factor `(frames, 1)` of all steps with which a frame has its bits, by bisection of its logarithm."""
         low, high = np.full((len(relative), 1), -12.0), np.full((len(relative), 1), 6.0)
         for _ in range(20):
             middle = (low + high) / 2
-            needed = np.log2(1 + relative / 10**middle).mean(axis=1, keepdims=True)
-            low, high = np.where(needed > self.bits, middle, low), np.where(needed > self.bits, high, middle)
+            bits = np.log2(1 + 2 * self._sizes(relative / 10**middle)).mean(axis=1, keepdims=True)
+            low, high = np.where(bits > self.bits, middle, low), np.where(bits > self.bits, high, middle)
         return 10**high
 
 
@@ -90,10 +94,14 @@ def _levels(spectrum: Spectrum) -> Spectrum:
 
 
 def draw_codec(rng: np.random.Generator, rate: int) -> TransformCodec:
-    """A codec at `rate` Hz: frames of 2.5 to 40 ms, a sixteenth to one and a half bits for each coefficient."""
+    """A codec at `rate` Hz: frames of 2.5 to 40 ms, up to a bit for each coefficient.
+
+    A frame has eight bits at the least, as otherwise nothing of it might be sent.
+    """
+    hop = round(rate * 10 ** rng.uniform(-2.6, -1.4))
     return TransformCodec(
-        hop=round(rate * 10 ** rng.uniform(-2.6, -1.4)),
-        bits=float(2 ** rng.uniform(-4, 0.6)),
+        hop=hop,
+        bits=max(8 / hop, float(2 ** rng.uniform(-4.5, 0))),
         slope=float(rng.uniform(0, 0.9)),
         dead_zone=float(rng.choice([0.0, rng.uniform(0, 0.4)])),
         filling=float(rng.choice([0.0, rng.uniform(0.05, 0.4)])),
