@@ -52,8 +52,10 @@ def test_a_revision_is_text():
 
 def test_a_folder_gives_back_what_was_written(folder, speech):
     clip = torch.from_numpy(speech[None, :16000])
+    with torch.no_grad():  # as what is loaded: where weights are to learn, attention is computed in another way
+        written = small_model("spectrogram")(clip)
     for loaded in (load_model(folder), load_model(str(folder)), JSQAModel.from_pretrained(folder)):
-        assert torch.equal(loaded(clip), small_model("spectrogram")(clip))
+        assert torch.equal(loaded(clip), written)
         assert not loaded.training
     assert score(speech, 16000, model=folder) != score(speech, 16000)
 

@@ -1,7 +1,7 @@
 """The two encoders: waveform or spectrogram in, frames of features out, masked throughout.
 
 Both take `(batch, samples)` and lengths `(batch,)` in samples, and return features `(batch, channels, frames)`,
-zero outside the mask, and the mask `(batch, frames)`.
+zero outside the mask, and the mask `(batch, frames)` or None (see `layers`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class WaveformEncoder(nn.Module):
             channels = new
         self.channels = channels
 
-    def forward(self, wav: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, wav: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor | None]:
         """Encode waveforms at the rate of the model."""
         features = wav[:, None]
         mask = length_mask(lengths, wav.shape[1])
@@ -99,7 +99,7 @@ class LogMel(nn.Module):
             filters[:, math.ceil(limit_hz * self.n_fft / sample_rate) :] = 0
         self.register_buffer("filters", filters, persistent=False)
 
-    def forward(self, wav: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, wav: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor | None]:
         """`(batch, samples)` to `(batch, bands, frames)`, about -2..2, and its mask."""
         half = self.n_fft // 2
         # as many zeros after each clip as a lone one gets from the padding
@@ -108,9 +108,9 @@ class LogMel(nn.Module):
         )
         # not abs(): finite gradient at zero
         power = torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag)
-        level_db = 10 * torch.log10(self.filters @ power + self.threshold)
-        mask = length_mask(lengths // self.hop + 1, level_db.shape[-1])
-        return apply_mask((level_db + 50) / 25, mask), mask
+        level = torch.log10(self.filters @ power + self.threshold)
+        mask = length_mask(lengths // self.hop + 1, level.shape[-1])
+        return apply_mask(0.4 * level + 2, mask), mask  # (dB + 50) / 25
 
 
 class SpectrogramEncoder(nn.Module):
@@ -161,7 +161,7 @@ class SpectrogramEncoder(nn.Module):
         self.norm = nn.LayerNorm(channels)
         self.channels = channels
 
-    def forward(self, wav: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, wav: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor | None]:
         """Encode waveforms at the rate of the model."""
         features, mask = self.front_end(wav, lengths)
         features = features[:, None]

@@ -20,7 +20,16 @@ from torch.nn.utils.rnn import pad_sequence
 
 from jsqa_metric import audio as au
 from jsqa_metric.bandwidth import bandwidth_gain, extend
-from jsqa_metric.level import ACTIVE_DB, SLOPE_DB, active_level_db, frame_size, frames_of, gain_to, offset, to_network
+from jsqa_metric.level import (
+    ACTIVE_DB,
+    SLOPE_DB,
+    active_level_db,
+    frame_size,
+    frames_of,
+    gain_to,
+    to_network,
+    without_offset,
+)
 from jsqa_metric.model import DIMENSIONS, Dimensions, JSQAModel
 from jsqa_metric.prefetch import prefetched
 
@@ -138,10 +147,7 @@ def _score_windows(jobs: list[_Job], model: JSQAModel, device: torch.device) -> 
     read = [(job, job.signal.to(device)) for job in jobs if job.signal is not None]
     if not read:
         return
-    offsets = torch.stack([offset(signal) for _, signal in read])
-    # most clips have none, and each pass over the samples costs time
-    known = zip(read, offsets, offsets.detach().tolist(), strict=True)
-    centred = [signal - own if there else signal for (_, signal), own, there in known]
+    centred = [without_offset(signal) for _, signal in read]
     loudest = [_peak(signal) for _, signal in read]
     heard = [peak if s is c else _peak(c) for (_, s), c, peak in zip(read, centred, loudest, strict=True)]
     peaks, heard_peaks = (torch.stack(values).tolist() for values in (loudest, heard))  # NaN if any sample is
@@ -184,9 +190,10 @@ def _score_signals(
     signals: list[Tensor], rates: list[int], levels: Tensor, model: JSQAModel
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What `predict_details` returns, with what the network does not hear: bandwidth, and levels that it is spared."""
-    wider = torch.ones_like(levels)
     if model.config.limit_hz:
         wider = torch.stack([bandwidth_gain(s, rate) for s, rate in zip(signals, rates, strict=True)])
+    else:
+        wider = torch.ones_like(levels)
     gains, shares = to_network(levels, model.config)
     wav, lengths = _resample_batch(signals, rates, model.sample_rate)
     scores, stds, dimensions = model.predict_details(wav * gains[:, None], lengths)

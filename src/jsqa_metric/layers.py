@@ -1,7 +1,7 @@
 """Layers that know how long each clip of a batch is, so that padding never changes a score.
 
-Conventions: features are `(batch, channels, ..., time)`; a mask is `(batch, time)`, true where a clip has frames.
-Every layer takes features that are zero outside the mask and gives such features back.
+Conventions: features are `(batch, channels, ..., time)`; a mask is `(batch, time)`, true where a clip has frames, or
+None where all have. Every layer takes features that are zero outside the mask and gives such features back.
 """
 
 from __future__ import annotations
@@ -13,26 +13,31 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 
-def length_mask(lengths: Tensor, size: int) -> Tensor:
-    """Mask of shape `(batch, size)` that is true for the first `lengths[i]` places of row i."""
+def length_mask(lengths: Tensor, size: int) -> Tensor | None:
+    """Mask of shape `(batch, size)` that is true for the first `lengths[i]` places of row i.
+
+    None if it were true everywhere, which saves passes over the features; only asked on the CPU, where the answer costs
+    no waiting.
+    """
+    if lengths.device.type == "cpu" and bool((lengths >= size).all()):
+        return None
     return torch.arange(size, device=lengths.device) < lengths[:, None]
 
 
-def apply_mask(features: Tensor, mask: Tensor) -> Tensor:
+def apply_mask(features: Tensor, mask: Tensor | None) -> Tensor:
     """Set the features outside the mask to zero (also where they are NaN)."""
-    return features if _nothing_masked(mask) else features.masked_fill(~_expand(mask, features.dim()), 0)
+    return features if mask is None else features.masked_fill(~_expand(mask, features.dim()), 0)
 
 
 def apply_lengths(signals: Tensor, lengths: Tensor) -> Tensor:
     """Set what lies beyond the length of each of the signals `(batch, time)` to zero (also where it is NaN)."""
-    if lengths.device.type == "cpu" and bool((lengths >= signals.shape[1]).all()):
-        return signals  # without a mask as long as they
-    return apply_mask(signals[:, None], length_mask(lengths, signals.shape[1]))[:, 0]
+    mask = length_mask(lengths, signals.shape[1])
+    return signals if mask is None else signals.masked_fill(~mask, 0)
 
 
-def _nothing_masked(mask: Tensor) -> bool:
-    """Whether passes over the features can be saved; only asked on the CPU, where the answer costs no waiting."""
-    return mask.device.type == "cpu" and bool(mask.all())
+def _frames(features: Tensor, mask: Tensor | None) -> Tensor | int:
+    """How many frames each clip has, to divide sums over time by."""
+    return features.shape[-1] if mask is None else mask.sum(dim=-1, keepdim=True)
 
 
 def _expand(mask: Tensor, dimensions: int) -> Tensor:
@@ -46,9 +51,9 @@ class MaskedBatchNorm(nn.BatchNorm1d):
     In evaluation it is an affine map, which `masked_convolution` folds into the convolution before it.
     """
 
-    def forward(self, features: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, features: Tensor, mask: Tensor | None) -> Tensor:  # type: ignore[override]
         """Normalise `(batch, channels, ..., time)`; the output is zero outside the mask."""
-        if bool(mask.all()):  # torch's own is faster, and the same where nothing is masked
+        if mask is None or bool(mask.all()):  # torch's own is faster, and the same where nothing is masked
             normalised: Tensor = super().forward(features)
             return normalised
         scale, shift = self._masked_map(features, mask) if self.training else self.affine_map()
@@ -100,15 +105,15 @@ class MaskedConvolution(nn.Module):
         """Of the whole layer, the last one over time."""
         return self.convolution.stride
 
-    def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return the new features and their mask."""
-        mask = mask[:, :: self.stride[-1]]
+        mask = None if mask is None else mask[:, :: self.stride[-1]]
         if self.training and self.norm is not None:
             return self.norm(self.convolution(features), mask), mask
         layer = self.convolution
         convolve = F.conv1d if isinstance(layer, nn.Conv1d) else F.conv2d
         out = convolve(features, *self._folded(), layer.stride, layer.padding)
-        return out if _nothing_masked(mask) else out.masked_fill_(~_expand(mask, out.dim()), 0), mask
+        return out if mask is None else out.masked_fill_(~_expand(mask, out.dim()), 0), mask
 
     def _folded(self) -> tuple[Tensor, Tensor | None]:
         weight = self.convolution.weight
@@ -155,7 +160,7 @@ class LowRankConvolution(MaskedConvolution):
         """Over bands and over time."""
         return self.column.stride[0], self.convolution.stride[1]
 
-    def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return the new features and their mask."""
         return super().forward(self.column(features), mask)
 
@@ -169,9 +174,9 @@ class LowRankConvolution(MaskedConvolution):
 class MeanPooling(nn.Module):
     """Mean over the frames of each clip: `(batch, channels, time)` to `(batch, channels)`."""
 
-    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, features: Tensor, mask: Tensor | None) -> Tensor:
         """Pool features that are zero outside the mask."""
-        return features.sum(dim=-1) / mask.sum(dim=-1, keepdim=True)
+        return features.sum(dim=-1) / _frames(features, mask)
 
 
 class AttentionPooling(nn.Module):
@@ -184,7 +189,7 @@ class AttentionPooling(nn.Module):
         super().__init__()
         self.attention = nn.Sequential(nn.Conv1d(channels, channels, 1), nn.Tanh(), nn.Conv1d(channels, 1, 1))
 
-    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, features: Tensor, mask: Tensor | None) -> Tensor:
         """Pool features that are zero outside the mask."""
         # as products of matrices, which are faster than convolutions with kernels of one frame
         frames = features.transpose(1, 2)
@@ -192,13 +197,12 @@ class AttentionPooling(nn.Module):
             frames = (
                 F.linear(frames, layer.weight[..., 0], layer.bias) if isinstance(layer, nn.Conv1d) else layer(frames)
             )
-        logits = frames.transpose(1, 2)
-        weights = logits.masked_fill(~mask[:, None], -torch.inf).softmax(dim=-1)
-        mean = features.sum(dim=-1) / mask.sum(dim=-1, keepdim=True)
-        deviation = apply_mask(features - mean[..., None], mask)
-        var = deviation.square().sum(dim=-1) / mask.sum(dim=-1, keepdim=True)
+        logits, count = frames.transpose(1, 2), _frames(features, mask)
+        logits = logits if mask is None else logits.masked_fill(~mask[:, None], -torch.inf)
+        mean = features.sum(dim=-1) / count
+        var = apply_mask(features - mean[..., None], mask).square().sum(dim=-1) / count
         # the small term keeps the gradient of the root finite where all frames are alike
-        return torch.cat([(features * weights).sum(dim=-1), mean, (var + 1e-5).sqrt()], dim=-1)
+        return torch.cat([(features * logits.softmax(dim=-1)).sum(dim=-1), mean, (var + 1e-5).sqrt()], dim=-1)
 
 
 class SelfAttention(nn.Module):
@@ -222,20 +226,20 @@ class SelfAttention(nn.Module):
             nn.Linear(channels, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, channels)
         )
 
-    def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, frames: Tensor, mask: Tensor | None) -> Tensor:
         """Add attention and a two-layer perceptron to the frames."""
         batch, time, channels = frames.shape
         stacked = self.query_key_value(self.norm_attention(frames))
         query, key, value = stacked.view(batch, time, 3, self.heads, channels // self.heads).permute(2, 0, 3, 1, 4)
-        mixed = self._attend(query, key, value, mask[:, None, None, :])
+        mixed = self._attend(query, key, value, None if mask is None else mask[:, None, None, :])
         frames = frames + self.project(mixed.transpose(1, 2).reshape(batch, time, channels))
         return frames.add(self.mlp(self.norm_mlp(frames)))
 
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         if self.training or not query.requires_grad:
             dropout = self.dropout if self.training else 0.0
-            kept = None if _nothing_masked(mask) else mask
-            return F.scaled_dot_product_attention(query, key, value, kept, dropout)
+            return F.scaled_dot_product_attention(query, key, value, mask, dropout)
         # the fused kernel has no second derivative, which penalties on gradients need
         similarity = (query @ key.transpose(-2, -1)) / math.sqrt(query.shape[-1])
-        return similarity.masked_fill(~mask, -torch.inf).softmax(dim=-1) @ value
+        similarity = similarity if mask is None else similarity.masked_fill(~mask, -torch.inf)
+        return similarity.softmax(dim=-1) @ value

@@ -7,7 +7,9 @@ at each of them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -48,23 +50,23 @@ def level_share(level_db: Tensor) -> Tensor:
     return torch.where(left < FADE, FADE * torch.exp(left / FADE - 1), left)
 
 
-def offset(signal: Tensor) -> Tensor:
-    """The offset (DC) that a recorder added to all of a signal `(time,)`, which nobody hears.
+def without_offset(signal: Tensor) -> Tensor:
+    """A signal `(time,)` without the offset (DC) that a recorder added to all of it, which nobody hears.
 
-    It is what mean and median agree on: one-sided waveforms have a mean too, and square ones a median. One that is
-    small beside the signal does no harm and stays, so that zeros between sounds stay zeros.
+    An offset is what mean and median agree on: one-sided waveforms have a mean too, and square ones a median. One that
+    is small beside the signal does no harm and stays, so that zeros between sounds stay zeros; most clips have none,
+    and are returned as they are.
     """
     mean, (low, high) = signal.mean(), OFFSET_RANGE
-    heard = signal.detach()
     # the norm, as a product with itself would be rounded to 16 bits in a trainer's mixed precision
-    power: Tensor = torch.linalg.vector_norm(heard).square() / len(heard)
-    rms = (power - mean.detach().square()).clamp(min=1e-24).sqrt()
-    if mean.detach().abs() <= low * rms:
-        return torch.zeros_like(mean)  # what the two agree on is no more than that, and the median takes time
+    size, norm = torch.stack([mean.detach(), torch.linalg.vector_norm(signal.detach())]).tolist()
+    rms = math.sqrt(max(norm**2 / len(signal) - size**2, 1e-24))
+    if abs(size) <= low * rms:
+        return signal  # what the two agree on is no more than that, and the median takes time
     step = len(signal) // OFFSET_SAMPLES | 1  # odd: even ones meet the periods of more test tones
     median = signal[::step].median()
     common = torch.where(mean.abs() < median.abs(), mean, median) * (mean * median > 0)
-    return common * ((common.detach().abs() / rms - low) / (high - low)).clamp(0, 1)
+    return signal - common * ((common.detach().abs() / rms - low) / (high - low)).clamp(0, 1)
 
 
 def frame_size(sample_rate: int) -> int:
@@ -129,7 +131,7 @@ def gain_to(level_db: float, chunks: Iterable[Tensor], sample_rate: int) -> Tens
     def levels(chunk: Tensor) -> Tensor:
         # what is beyond that, or not finite, is an error of its window, and must not spoil the others' gradients
         chunk = torch.where(chunk.abs() <= MAX_PEAK, chunk, 0)
-        return _frame_levels_db(chunk - offset(chunk), sample_rate)
+        return _frame_levels_db(without_offset(chunk), sample_rate)
 
     return 10 ** ((level_db - _active(torch.cat([levels(chunk) for chunk in chunks]))) / 20)
 
@@ -146,9 +148,12 @@ def to_network(levels_db: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor]:
     Shape:
         - return: `(batch,)`, `(batch,)`
     """
-    heard_db = levels_db
     if config.level_db:
-        heard_db = torch.full_like(levels_db, config.level_db)
-    elif config.floor_db:
-        heard_db = levels_db.clamp(min=config.floor_db)
+        return 10 ** ((config.level_db - levels_db) / 20), level_share(levels_db) / _share_at(config.level_db)
+    heard_db = levels_db.clamp(min=config.floor_db) if config.floor_db else levels_db
     return 10 ** ((heard_db - levels_db) / 20), level_share(levels_db) / level_share(heard_db)
+
+
+@lru_cache
+def _share_at(level_db: float) -> float:
+    return float(level_share(torch.tensor(float(level_db), device="cpu")))

@@ -248,8 +248,8 @@ class JSQAModel(nn.Module, PyTorchModelHubMixin, library_name="jsqa_metric", tag
         unknown = torch.full_like(mos, torch.nan)
         by_name = dict(zip(self.config.tasks, tasks.unbind(1), strict=True))
         std = by_name[LOG_STD].exp() if LOG_STD in by_name else unknown
-        dimensions = torch.stack([by_name[name] + 3 if name in by_name else unknown for name in DIMENSIONS], dim=1)
-        return mos, std, dimensions.clamp(*MOS_RANGE)
+        dimensions = torch.stack([by_name.get(name, unknown) for name in DIMENSIONS], dim=1)
+        return mos, std, (dimensions + 3).clamp(*MOS_RANGE)
 
     def forward(self, wav: Tensor, lengths: Tensor | None = None) -> Tensor:
         """MOS of each clip at `sample_rate`, in [1, 5]; arguments as for `embed`.
