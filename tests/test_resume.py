@@ -101,6 +101,11 @@ def test_reading_ahead_can_be_interrupted_at_any_moment():
     subprocess.run([sys.executable, "-c", INTERRUPTIONS], check=True, timeout=120, env=uncovered)
 
 
+def test_reading_ahead_that_stands_still_as_python_ends_is_not_waited_for():
+    code = "from jsqa_metric.prefetch import prefetched; left = prefetched(iter(range(9))); next(left)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
 def _has_scored_some(pid: int, folder: object) -> bool:
     try:  # the file that is open now is read ahead, by two at most: no sleep that a busy machine could make too short
         links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]

@@ -224,6 +224,11 @@ def test_a_first_score_inside_a_transform_loads_the_model_like_any_other(speech)
     assert first.abs().max() > 0
 
 
+def test_scores_without_gradients_are_constants_inside_a_transform(speech):
+    gradient = torch.func.grad(lambda w: w * score(torch.from_numpy(speech), RATE))(torch.tensor(1.0))
+    assert float(gradient) == pytest.approx(score(speech, RATE), abs=1e-5)
+
+
 def test_details(speech):
     details = score(speech, RATE, return_details=True)
     assert isinstance(details, ScoreDetails)

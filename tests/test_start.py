@@ -114,3 +114,23 @@ def test_a_network_of_low_rank_begins_with_what_is_nearest_to_the_other(speech):
     torch.testing.assert_close(
         dict(model.encoder.attention[0].named_parameters()), dict(other.encoder.attention[0].named_parameters())
     )
+
+
+def test_a_network_of_low_rank_begins_with_another_of_low_rank(tmp_path):
+    torch.manual_seed(0)
+    config = ModelConfig(channels=32, layers=1, convolutions=((8, 2, 1), (16, 2, 2, 6)))
+    other, wav = JSQAModel(config).eval(), 0.1 * torch.randn(1, 16000)
+    other.save_pretrained(tmp_path / "other")
+    start = {"model": str(tmp_path / "other")}
+    apart = []
+    for rank in (6, 5, 1):
+        model = JSQAModel(replace(config, convolutions=((8, 2, 1), (16, 2, 2, rank)))).eval()
+        begin(model, {**start, "convolutions": "low-rank"})
+        apart.append(float((model.embed(wav) - other.embed(wav)).norm()))
+    assert apart[0] < 1e-4 < apart[1] < apart[2]
+    explicit = JSQAModel(replace(config, hidden=64)).eval()  # which is what 0 stands for
+    begin(explicit, start)
+    assert torch.equal(explicit(wav), other(wav))
+    JSQAModel(ModelConfig(encoder="waveform", width=4)).save_pretrained(tmp_path / "waveform")
+    with pytest.raises(ValueError, match="holds another model"):
+        begin(JSQAModel(config), {"model": str(tmp_path / "waveform"), "convolutions": "low-rank"})

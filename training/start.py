@@ -35,7 +35,7 @@ def begin(model: JSQAModel, start: str | dict[str, Any]) -> None:
         ValueError: If it is another kind of model, or `convolutions` something else.
     """
     # no weight's shape depends on their values
-    changed: dict[str, Any] = {"floor_db": 0, "level_db": 0, "threshold_db": -100, "dropout": 0.0}
+    changed: dict[str, Any] = {"floor_db": 0, "level_db": 0, "threshold_db": -100, "dropout": 0.0, "hidden": 0}
     changed |= {"window_seconds": 12.0, "revision": ""}
     arguments, chosen = (dict(start), start.get("convolutions")) if isinstance(start, dict) else ({}, None)
     arguments.pop("convolutions", None)
@@ -46,7 +46,7 @@ def begin(model: JSQAModel, start: str | dict[str, Any]) -> None:
         own = {name: tensor for name, tensor in wanted.items() if name.startswith((CONVOLUTIONS, FLATTEN))}
         taken = {name: tensor for name, tensor in taken.items() if not name.startswith((CONVOLUTIONS, FLATTEN))} | own
     elif isinstance(chosen, list) or chosen in ("wider", "low-rank"):
-        changed |= {"width": 1, "convolutions": (), "layers": 0, "hidden": 0}
+        changed |= {"width": 1, "convolutions": (), "layers": 0}
         if chosen == "wider":
             taken = _widened(taken, wanted)
         else:
@@ -100,9 +100,11 @@ def _decomposed(tensors: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[s
     result, end = dict(tensors), ".column.weight"
     places = {name: name.removesuffix(end) + ".convolution.weight" for name in wanted if name.endswith(end)}
     for name, place in places.items():
-        if place not in tensors:  # the other has fewer, which its shapes will tell
+        if place not in tensors or tensors[place].dim() != 4:  # another model, which its shapes will tell
             continue
         kernel, rank = tensors[place], len(wanted[name])
+        if name in tensors:  # of low rank already
+            kernel = torch.einsum("nrot,rcbo->ncbt", kernel, tensors[name])
         new, channels, bands, times = kernel.shape
         # time goes with the channels that come out, bands with those that go in
         matrix = kernel.permute(0, 3, 1, 2).reshape(new * times, channels * bands)

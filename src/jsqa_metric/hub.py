@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from threading import RLock
@@ -25,6 +24,7 @@ from safetensors.torch import load, save_file
 from torch import Tensor
 
 from jsqa_metric.model import JSQAModel, ModelConfig
+from jsqa_metric.prefetch import prefetched
 
 CONFIG_NAME, WEIGHTS_NAME, CARD_NAME = "config.json", "model.safetensors", "README.md"
 _EMBEDDED = Path(__file__).parent / "weights"
@@ -95,8 +95,7 @@ def _load(name: str, device: str, revision: str | None, local_files_only: bool, 
     torch.empty(_KEPT_BYTES, dtype=torch.uint8, device="cpu")
     folder = fetch(name, revision, local_files_only)
     # a thread has none of its caller's modes (inference, a transform of `torch.func`), which would stick to the weights
-    with ThreadPoolExecutor(1) as thread:
-        model = thread.submit(lambda: _read_to(folder, device, private)).result()
+    (model,) = prefetched(_read_to(place, device, private) for place in (folder,))
     if revision and not _is_hub_id(name) and model.config.revision != revision:
         raise ValueError(f"model {name!r} has revision {model.config.revision!r}, not {revision!r}")
     return model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from _thread import start_new_thread
 from collections.abc import Iterator
 from queue import SimpleQueue
@@ -44,5 +45,6 @@ def prefetched(items: Iterator[T]) -> Iterator[T]:
             yield item
     finally:
         wanted.put(False)
-        if started:  # what could not start, or was interrupted just then, is not waited for
+        # what could not start, or was interrupted just then, is not waited for, nor what stands still as Python ends
+        if started and not sys.is_finalizing():
             ended.get()

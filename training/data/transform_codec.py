@@ -96,7 +96,7 @@ def _levels(spectrum: Spectrum) -> Spectrum:
 def draw_codec(rng: np.random.Generator, rate: int) -> TransformCodec:
     """A codec at `rate` Hz: frames of 2.5 to 40 ms, up to a bit for each coefficient.
 
-    A frame has eight bits at the least, as otherwise nothing of it might be sent.
+    A frame has eight bits (times `top`) at the least, as otherwise nothing of it might be sent.
     """
     hop = round(rate * 10 ** rng.uniform(-2.6, -1.4))
     return TransformCodec(
