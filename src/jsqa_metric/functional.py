@@ -163,9 +163,8 @@ def score(
 
     wants_gradient = isinstance(template, Tensor) and template.requires_grad and torch.is_grad_enabled()
     files = bool(sources) and not isinstance(sources[0], au.ArrayClip) and not _fits_one_window(sources, network)
-    with (
-        nullcontext() if wants_gradient else torch.no_grad()
-    ):  # not inference mode, which breaks transforms of `torch.func` around
+    # not inference mode, which breaks transforms of `torch.func` around it
+    with nullcontext() if wants_gradient else torch.no_grad():
         results = list(
             iter_details(sources, network, place, channel or "mean", batch_size, prefetch=files, level_db=level_db)
         )
